@@ -1,0 +1,65 @@
+using System.Runtime.InteropServices;
+
+namespace ActorVmm.Memory;
+
+/// <summary>One contiguous piece of guest RAM, an anonymous private mapping of the host.</summary>
+public sealed unsafe partial class GuestRegion : IDisposable
+{
+    private const int ProtReadWrite = 3;
+    private const int MapPrivateAnonymousNoReserve = 0x02 | 0x20 | 0x4000;
+
+    private byte* _host;
+
+    private GuestRegion(GuestAddress start, ulong size, byte* host)
+    {
+        Start = start;
+        Size = size;
+        _host = host;
+    }
+
+    /// <summary>First guest physical address.</summary>
+    public GuestAddress Start { get; }
+
+    /// <summary>Length in bytes, a multiple of 4096.</summary>
+    public ulong Size { get; }
+
+    /// <summary>Host address of <see cref="Start"/>; lives until <see cref="Dispose"/>. For the native edge and the software CPU only.</summary>
+    public nint HostAddress => (nint)_host;
+
+    /// <summary>Maps zeroed, lazily committed memory.</summary>
+    public static GuestRegion Map(GuestAddress start, ulong size)
+    {
+        // SAFETY: a fresh anonymous mapping chosen by the kernel; no existing memory is touched.
+        var host = MMap(null, (nuint)size, ProtReadWrite, MapPrivateAnonymousNoReserve, -1, 0);
+        if (host == (void*)-1)
+            throw new InvalidOperationException($"cannot reserve {size >> 20} MiB of guest memory: {Marshal.GetLastPInvokeErrorMessage()}");
+        return new GuestRegion(start, size, (byte*)host);
+    }
+
+    /// <summary>True where all of [<paramref name="at"/>, +<paramref name="count"/>) lies in this region, also for ranges that would wrap.</summary>
+    public bool Contains(GuestAddress at, ulong count) =>
+        at.Value >= Start.Value && count <= Size && at.Value - Start.Value <= Size - count;
+
+    /// <summary>The bytes of a guest range.</summary>
+    public bool TrySlice(GuestAddress at, int count, out Span<byte> bytes)
+    {
+        if (_host == null || count < 0 || !Contains(at, (ulong)count)) { bytes = default; return false; }
+        // SAFETY: Contains proved that [at, at + count) lies in this mapping, and the mapping lives as long as the VM.
+        bytes = new Span<byte>(_host + (at.Value - Start.Value), count);
+        return true;
+    }
+
+    public void Dispose()
+    {
+        if (_host == null) return;
+        // SAFETY: the mapping was made by Map with exactly this size and is unmapped once.
+        _ = MUnmap(_host, (nuint)Size);
+        _host = null;
+    }
+
+    [LibraryImport("libc", EntryPoint = "mmap", SetLastError = true)]
+    private static partial void* MMap(void* address, nuint length, int protection, int flags, int fd, long offset);
+
+    [LibraryImport("libc", EntryPoint = "munmap", SetLastError = true)]
+    private static partial int MUnmap(void* address, nuint length);
+}
