@@ -17,7 +17,7 @@ internal static unsafe class Mem
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static bool Hit(TlbEntry* entry, ulong address, int size) => entry->Tag == ((address + (uint)(size - 1)) & ~0xFFFUL);
 
-    /// <summary>Loads a value; check <see cref="CpuState.Abort"/> only where <paramref name="ok"/> is false.</summary>
+    /// <summary>Loads a value; the caller checks <see cref="CpuState.Abort"/> afterwards.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static T Read<T>(CpuState* s, Op* op, ulong address) where T : unmanaged
     {
