@@ -44,7 +44,7 @@ public sealed partial class LocalApic : IDeviceState<LocalApicState>, ITimedDevi
 
     /// <summary>A local APIC in its power-on state.</summary>
     /// <param name="id">APIC ID, 0 to 254.</param>
-    /// <param name="bus">Where its messages go; the bus must know this APIC (<see cref="ApicBus.Attach"/>).</param>
+    /// <param name="bus">Where its messages go; the bus must know this APIC (<see cref="ApicBus.Attach(LocalApic)"/>).</param>
     /// <param name="core">The core to signal.</param>
     /// <param name="clock">Machine time.</param>
     /// <param name="tscFrequencyHz">Ticks of the TSC per second of machine time.</param>
