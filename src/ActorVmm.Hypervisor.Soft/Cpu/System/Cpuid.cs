@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Numerics;
 using System.Text;
+using ActorVmm.Devices.Chipset;
 
 namespace ActorVmm.Hypervisor.Soft.Cpu;
 
@@ -30,7 +31,8 @@ internal static class Cpuid
         7 when subleaf == 0 => new(0, CpuFeatures.Leaf7Ebx, 0, 0),
         0xB => Topology(subleaf, cpu),
         HypervisorBase => new(MaxHypervisor, Word(CpuFeatures.HypervisorSignature, 0), Word(CpuFeatures.HypervisorSignature, 4), Word(CpuFeatures.HypervisorSignature, 8)),
-        MaxHypervisor => new(cpu.TscKhz, 0, 0, 0),
+        // Frequencies of the TSC and of the APIC timer in kHz, where hypervisors by convention tell them.
+        MaxHypervisor => new(cpu.TscKhz, cpu.TscKhz == 0 ? 0 : (uint)(LocalApic.BusFrequencyHz / 1000), 0, 0),
         0x8000_0000 => new(MaxExtended, Word(CpuFeatures.Vendor, 0), Word(CpuFeatures.Vendor, 8), Word(CpuFeatures.Vendor, 4)),
         0x8000_0001 => new(CpuFeatures.Signature, 0, Extended1Ecx(cpu), (Leaf1Edx(cpu) & CpuFeatures.RepeatedEdx) | CpuFeatures.Extended1Edx),
         >= 0x8000_0002 and <= 0x8000_0004 => Brand((int)(leaf - 0x8000_0002) * 16),

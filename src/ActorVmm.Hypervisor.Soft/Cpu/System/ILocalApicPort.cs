@@ -1,3 +1,5 @@
+using ActorVmm.Devices.Chipset;
+
 namespace ActorVmm.Hypervisor.Soft.Cpu;
 
 /// <summary>
@@ -21,6 +23,9 @@ internal interface ILocalApicPort
     /// <summary>IA32_TSC_DEADLINE, in TSC ticks as the guest sees them; 0 disarms.</summary>
     ulong TscDeadline { get; set; }
 
+    /// <summary>The guest's TSC was moved to machine time's plus <paramref name="offset"/>; an armed deadline follows it.</summary>
+    void OnTscOffset(ulong offset);
+
     /// <summary>CR8, that is bits 7:4 of the task priority register: 0 to 15.</summary>
     byte TaskPriority { get; set; }
 
@@ -39,6 +44,7 @@ internal sealed class AbsentLocalApic : ILocalApicPort
     public ulong ApicBase => 0;
     public ulong TscDeadline { get => 0; set { } }
     public byte TaskPriority { get => 0; set { } }
+    public void OnTscOffset(ulong offset) { }
     public bool TryWriteApicBase(ulong value) => false;
 
     public bool TryReadMsr(uint index, out ulong value)
@@ -50,4 +56,24 @@ internal sealed class AbsentLocalApic : ILocalApicPort
     public bool TryWriteMsr(uint index, ulong value) => false;
     public void SavePage(Span<byte> page) => page.Clear();
     public void LoadPage(ReadOnlySpan<byte> page, ulong apicBase, ulong tscDeadline) { }
+}
+
+/// <summary>The port over the modelled local APIC.</summary>
+internal sealed class LocalApicPort(LocalApic apic) : ILocalApicPort
+{
+    public ulong ApicBase => apic.ApicBase;
+    public ulong TscDeadline { get => apic.TscDeadline; set => apic.TscDeadline = value; }
+    public byte TaskPriority { get => apic.Cr8; set => apic.Cr8 = value; }
+    public void OnTscOffset(ulong offset) => apic.TscOffset = offset;
+    public bool TryWriteApicBase(ulong value) => apic.TrySetApicBase(value);
+    public bool TryReadMsr(uint index, out ulong value) => apic.TryReadMsr(index, out value);
+    public bool TryWriteMsr(uint index, ulong value) => apic.TryWriteMsr(index, value);
+    public void SavePage(Span<byte> page) => apic.ExportRegisters(page);
+
+    public void LoadPage(ReadOnlySpan<byte> page, ulong apicBase, ulong tscDeadline)
+    {
+        apic.RestoreApicBase(apicBase);
+        apic.ImportRegisters(page);
+        apic.TscDeadline = tscDeadline;
+    }
 }

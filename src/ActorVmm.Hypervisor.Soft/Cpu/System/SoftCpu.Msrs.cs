@@ -82,11 +82,11 @@ internal sealed unsafe partial class SoftCpu
             case Msr.KernelGsBase: return Set(ref s->KernelGsBase, value, IsCanonical(value));
             case Msr.Tsc:
                 var delta = value - ReadTsc(op);
-                s->TscOffset += delta;
                 _tscAdjust += delta;
+                MoveTsc(delta);
                 return true;
             case Msr.TscAdjust:
-                s->TscOffset += value - _tscAdjust;
+                MoveTsc(value - _tscAdjust);
                 _tscAdjust = value;
                 return true;
             case Msr.ApicBase: return Apic.TryWriteApicBase(value);
@@ -113,6 +113,12 @@ internal sealed unsafe partial class SoftCpu
                 var range = FixedRange(index);
                 return range >= 0 && Set(ref _mtrrFixed[range], value, AreMemoryTypes(value, MtrrTypes));
         }
+    }
+
+    private void MoveTsc(ulong delta)
+    {
+        _s->TscOffset += delta;
+        Apic.OnTscOffset(_s->TscOffset);
     }
 
     private static bool Set(ref ulong register, ulong value, bool valid)

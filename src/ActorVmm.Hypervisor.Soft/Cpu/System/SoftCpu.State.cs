@@ -189,7 +189,7 @@ internal sealed unsafe partial class SoftCpu
         // The time stamp first: the deadline is in its ticks.
         foreach (var msr in state.Msrs) RestoreMsr(msr);
         Apic.LoadPage(state.Lapic, special.ApicBase, deadline);
-        Apic.TaskPriority = (byte)(special.Cr8 & 15);
+        if (Apic.TaskPriority != special.Cr8) Apic.TaskPriority = (byte)(special.Cr8 & 15); // the page has the lower bits too
 
         var events = state.Events;
         s->Abort = Abort.None;
@@ -230,7 +230,7 @@ internal sealed unsafe partial class SoftCpu
     {
         // The time stamp and its adjustment move each other through WRMSR; here both are given.
         if (msr.Index == Msr.TscAdjust) _tscAdjust = msr.Value;
-        else if (msr.Index == Msr.Tsc) _s->TscOffset += msr.Value - ReadTsc(null);
+        else if (msr.Index == Msr.Tsc) MoveTsc(msr.Value - ReadTsc(null));
         else if (msr.Index is Msr.TscDeadline or Msr.ApicBase or Msr.Efer) return;
         else if (!TryWriteMsr(null, msr.Index, msr.Value))
             throw new HypervisorException($"vCPU state: MSR 0x{msr.Index:x} does not take 0x{msr.Value:x}.");
