@@ -38,22 +38,4 @@ internal sealed class SoftVcpu : IVcpu, IApicCore
 
     /// <summary>There is no system management mode here.</summary>
     public void SmiRequested() { }
-
-    private sealed class LocalApicPort(LocalApic apic) : ILocalApicPort
-    {
-        public ulong ApicBase => apic.ApicBase;
-        public bool TryWriteApicBase(ulong value) => apic.TrySetApicBase(value);
-        public bool TryReadMsr(uint index, out ulong value) => apic.TryReadMsr(index, out value);
-        public bool TryWriteMsr(uint index, ulong value) => apic.TryWriteMsr(index, value);
-        public ulong TscDeadline { get => apic.TscDeadline; set => apic.TscDeadline = value; }
-        public byte TaskPriority { get => apic.Cr8; set => apic.Cr8 = value; }
-        public void SavePage(Span<byte> page) => apic.ExportRegisters(page);
-
-        public void LoadPage(ReadOnlySpan<byte> page, ulong apicBase, ulong tscDeadline)
-        {
-            apic.RestoreApicBase(apicBase);
-            apic.ImportRegisters(page);
-            apic.TscDeadline = tscDeadline;
-        }
-    }
 }

@@ -10,7 +10,7 @@ internal static unsafe partial class SystemOps
     {
         if (!Privileged(s, op)) return false;
         s->Rip = cpu.NextRip(op);
-        s->AbortOp = op;
+        s->AbortOp = null; // nothing to wind back
         s->Abort = Abort.Halt;
         return true;
     }
