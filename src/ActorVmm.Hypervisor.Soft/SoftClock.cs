@@ -42,7 +42,7 @@ internal sealed class SoftClock : IMachineClock, IClock
         return Volatile.Read(ref _paused) ? _offset : Running();
     }
 
-    private ulong Running() => _offset + (ulong)_host.GetElapsedTime(_started).Ticks * 100;
+    private ulong Running() => _offset + (ulong)((Int128)(_host.GetTimestamp() - _started) * 1_000_000_000 / _host.TimestampFrequency);
 
     /// <summary>Virtual time jumps ahead while nothing runs.</summary>
     public void SkipTo(ulong nanoseconds, ulong retired)

@@ -38,6 +38,7 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
             Apics[id] = new LocalApic((uint)id, _bus, _vcpus[id], Clock, TscFrequencyHz, bootProcessor: id == 0);
             _bus.Attach(Apics[id]);
             _vcpus[id].Bind(Apics[id]);
+            (_vcpus[id].Cpu.ApicId, _vcpus[id].Cpu.CpuCount, _vcpus[id].Cpu.TscKhz) = ((uint)id, (uint)_vcpus.Length, (uint)(TscFrequencyHz / 1000));
         }
         Clock.Bind(_vcpus[0].Cpu);
         Memory.WriteObserver = this;
@@ -142,7 +143,7 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
             }
             NoteDeadline();
         }
-        _vcpus[0].Cpu.Attend();
+        _vcpus[0].Cpu.TimeChanged();
         return true;
     }
 
@@ -218,7 +219,7 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
         }
         foreach (var apic in Apics) apic.Reset();
         Apics[0].EnterVirtualWireMode();
-        foreach (var vcpu in _vcpus) vcpu.Cpu.Reset();
+        foreach (var vcpu in _vcpus) vcpu.Cpu.PowerOn();
     }
 
     public MachineState Save()

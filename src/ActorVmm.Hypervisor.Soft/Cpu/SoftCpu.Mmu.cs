@@ -167,7 +167,8 @@ internal sealed unsafe partial class SoftCpu
                 rights &= entry;
                 noExecute |= entry & NoExecute;
             }
-            (path[depth], seen[depth]) = (pointer, entry);
+            path[depth] = pointer;
+            seen[depth] = entry;
             depth++;
             var large = level is 2 or 3 && !legacyPdpte && (entry & PageSize) != 0;
             if (level == 4 && (entry & PageSize) != 0) return PageFault(linear, access, user, present: true, reserved: true);

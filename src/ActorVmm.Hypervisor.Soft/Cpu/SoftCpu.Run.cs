@@ -16,18 +16,14 @@ internal sealed unsafe partial class SoftCpu
     private readonly ManualResetEventSlim _wake = new(initialState: false, spinCount: 0);
     private int _kicked;
     private int _interruptRequested;
-    private int _nmiRequested;
     private int _initRequested;
     private int _startupVector = -1;
     private int _inGuest;
     private bool _alone;
     private bool _haltReported;
-    private bool _nmiPending;
 
     /// <summary>What another thread asks of this CPU's block cache and write TLB.</summary>
     private readonly record struct CodeRequest(ulong Physical, int Size, SoftCpu? FlushFor);
-
-    public VcpuActivity Activity { get; set; }
 
     public VcpuExit Exit { get; } = new();
 
@@ -52,7 +48,7 @@ internal sealed unsafe partial class SoftCpu
 
     public void RequestNmi()
     {
-        Volatile.Write(ref _nmiRequested, 1);
+        RaiseNmi();
         Attend();
     }
 
@@ -148,28 +144,31 @@ internal sealed unsafe partial class SoftCpu
             else FlushWrites(request.Physical & ~0xFFFUL);
         }
         if (Interlocked.Exchange(ref _interruptRequested, 0) != 0) s->InterruptWaiting = 1;
-        if (Interlocked.Exchange(ref _nmiRequested, 0) != 0) (_nmiPending, s->InterruptWaiting) = (true, 1);
+        if (NmiPending) s->InterruptWaiting = 1;
         if (Interlocked.Exchange(ref _initRequested, 0) != 0) TakeInit();
         var startup = Interlocked.Exchange(ref _startupVector, -1);
-        if (startup >= 0 && Activity == VcpuActivity.WaitForInit) TakeStartup((byte)startup);
+        if (startup >= 0 && Activity == VcpuActivity.WaitForInit) StartUp((byte)startup);
         return Interlocked.Exchange(ref _kicked, 0) != 0;
     }
 
     private void TakeInit()
     {
-        ResetState(init: true);
+        Init();
         _machine.Apics[Id].InitReset();
         Activity = Id == 0 ? VcpuActivity.Running : VcpuActivity.WaitForInit;
     }
 
-    private void TakeStartup(byte vector)
+    /// <summary>Power-on state of the core and of this loop.</summary>
+    public void PowerOn()
     {
-        var s = _s;
-        s->Cs = new Segment { Selector = (ushort)(vector << 8), Limit = 0xFFFF, Attributes = 0x9B };
-        s->SegBase[1] = (ulong)vector << 12;
-        s->Rip = 0;
-        UpdateMode();
-        Activity = VcpuActivity.Running;
+        Reset();
+        _blocks.Clear();
+        ForgetLog();
+        (_inSize, _kicked, _interruptRequested, _initRequested, _startupVector) = (0, 0, 0, 0, -1);
+        _s->InterruptWaiting = 0;
+        _s->Granted = _s->Budget = 0;
+        _haltReported = false;
+        Activity = Id == 0 ? VcpuActivity.Running : VcpuActivity.WaitForInit;
     }
 
     /// <summary>Lets due timers act and grants instructions until the next deadline; true where the owner's alarm is due.</summary>
@@ -252,7 +251,7 @@ internal sealed unsafe partial class SoftCpu
 
     private bool WakesFromHalt()
     {
-        if (_nmiPending && !NmiMasked) return true;
+        if (NmiPending && !NmiMasked) return true;
         return (_s->SystemFlags & Flags.If) != 0 && _s->InterruptWaiting != 0 && HasInterrupt();
     }
 
@@ -270,9 +269,8 @@ internal sealed unsafe partial class SoftCpu
     {
         var s = _s;
         if (s->InterruptWaiting == 0) return false;
-        if (_nmiPending && !NmiMasked)
+        if (TryTakeNmi())
         {
-            _nmiPending = false;
             DeliverInterrupt(Vector.Nmi, InterruptKind.Nmi);
             return true;
         }
@@ -289,7 +287,7 @@ internal sealed unsafe partial class SoftCpu
             DeliverInterrupt(_machine.AcknowledgePic(), InterruptKind.External);
             return true;
         }
-        s->InterruptWaiting = _nmiPending ? 1 : 0;
+        s->InterruptWaiting = NmiPending ? 1 : 0;
         return false;
     }
 
@@ -450,6 +448,10 @@ internal sealed unsafe partial class SoftCpu
         _s->AbortOp = null;
     }
 
-    /// <summary>Drops own blocks of a written range.</summary>
-    public void InvalidateOwn(ulong physical, int size) => _blocks.Invalidate(physical, size, null);
+    /// <summary>A deadline was set from outside: look at the time before going on. Any thread.</summary>
+    public void TimeChanged()
+    {
+        Volatile.Write(ref _timeStale, true);
+        Attend();
+    }
 }
