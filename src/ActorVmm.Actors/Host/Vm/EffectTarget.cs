@@ -1,6 +1,7 @@
 using Akka.Actor;
 using ActorVmm.Actors.Host.Vm.Devices;
 using ActorVmm.Hypervisor;
+using ActorVmm.Devices.Power;
 
 namespace ActorVmm.Actors.Host.Vm;
 
@@ -11,7 +12,7 @@ internal sealed class EffectTarget(IMachine machine, VmConsole console, RunFlag 
 
     public void SetInterruptLine(int gsi, bool level) => machine.SetInterruptLine(gsi, level);
 
-    public void Signal(PowerSignal signal)
+    public void Signal(PowerEvent signal)
     {
         // The flag first: the vCPU whose exit this is must not enter the guest again.
         run.Ending = true;

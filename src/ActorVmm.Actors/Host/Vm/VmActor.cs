@@ -6,6 +6,7 @@ using ActorVmm.Actors.Host.Vm.Devices;
 using ActorVmm.Actors.Host.Vm.Events;
 using ActorVmm.Actors.Host.Vm.Vcpus;
 using ActorVmm.Actors.Settings;
+using ActorVmm.Devices.Power;
 
 namespace ActorVmm.Actors.Host.Vm;
 
@@ -346,12 +347,12 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 
     // ---- The end of a run, and its verdict.
 
-    private void OnPower(PowerSignal signal) => BeginEnd(signal switch
+    private void OnPower(PowerEvent signal) => BeginEnd(signal switch
     {
-        PowerSignal.Poweroff   => StopReason.Poweroff,
-        PowerSignal.GuestPanic => StopReason.GuestPanic,
+        PowerEvent.Poweroff   => StopReason.Poweroff,
+        PowerEvent.GuestPanic => StopReason.GuestPanic,
         _                      => StopReason.ResetI8042,
-    }, signal == PowerSignal.ResetAcpi ? "through the ACPI reset register" : "");
+    }, signal == PowerEvent.ResetAcpi ? "through the ACPI reset register" : "");
 
     private void BeginEnd(StopReason reason, string detail)
     {
@@ -395,6 +396,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         var (machine, spec, loader) = (_parts!.Machine, _run.Spec, _run.Loader);
         _ = Task.Run(() =>
         {
+            machine.Memory.Clear(); // the loader wants the zeroed RAM of a machine that was just switched on
             machine.Reset();
             return loader.Load(spec, machine);
         }).PipeTo(Self, Self, _ => Reloaded.Instance, cause => new BuildFailed(cause));

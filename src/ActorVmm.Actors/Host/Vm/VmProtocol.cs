@@ -1,4 +1,4 @@
-using ActorVmm.Actors.Host.Vm.Devices;
+using ActorVmm.Devices.Power;
 
 namespace ActorVmm.Actors.Host.Vm;
 
@@ -15,5 +15,5 @@ internal static class VmProtocol
     public sealed record Resume(TaskCompletionSource Done);
 
     /// <summary>Event: a device passes on what the guest wants for its machine.</summary>
-    public sealed record PowerSignalled(PowerSignal Signal);
+    public sealed record PowerSignalled(PowerEvent Signal);
 }

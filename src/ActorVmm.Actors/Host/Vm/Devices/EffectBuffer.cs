@@ -1,4 +1,5 @@
 using ActorVmm.Devices;
+using ActorVmm.Devices.Power;
 
 namespace ActorVmm.Actors.Host.Vm.Devices;
 
@@ -12,23 +13,7 @@ public interface IEffectTarget
     void SetInterruptLine(int gsi, bool level);
 
     /// <summary>The guest asks for the end of the run.</summary>
-    void Signal(PowerSignal signal);
-}
-
-/// <summary>A wish of the guest for its whole machine.</summary>
-public enum PowerSignal
-{
-    /// <summary>Reset by the keyboard controller.</summary>
-    ResetI8042,
-
-    /// <summary>Reset by the ACPI reset register.</summary>
-    ResetAcpi,
-
-    /// <summary>ACPI S5.</summary>
-    Poweroff,
-
-    /// <summary>pvpanic: the guest kernel has panicked.</summary>
-    GuestPanic,
+    void Signal(PowerEvent signal);
 }
 
 /// <summary>
@@ -44,7 +29,7 @@ public sealed class EffectBuffer(IEffectTarget target)
     private int _byteCount;
     private (Line Line, bool Level)[] _levels = new (Line, bool)[8];
     private int _levelCount;
-    private PowerSignal? _signal;
+    private PowerEvent? _signal;
 
     /// <summary>Effects that their target refused: a closed console, say. That is not the device's fault, so the device lives on.</summary>
     public long FailureCount { get; private set; }
@@ -66,8 +51,8 @@ public sealed class EffectBuffer(IEffectTarget target)
     /// <summary>The console as the device's port.</summary>
     public IByteSink Console => field ??= new Sink(this);
 
-    /// <summary>A wish for the whole machine; the first of a message counts.</summary>
-    public void Signal(PowerSignal signal) => _signal ??= signal;
+    /// <summary>The machine's power supply as the device's port; the first request of a message counts.</summary>
+    public IPowerControl Power => field ??= new Supply(this);
 
     /// <summary>The checkpoint is stored: effects leave. Never throws.</summary>
     public void Commit()
@@ -147,6 +132,11 @@ public sealed class EffectBuffer(IEffectTarget target)
 
         public void Emitted(bool level) => _emitted = level;
         public void Forget() => _level = _emitted;
+    }
+
+    private sealed class Supply(EffectBuffer effects) : IPowerControl
+    {
+        public void Request(PowerEvent powerEvent) => effects._signal ??= powerEvent;
     }
 
     private sealed class Sink(EffectBuffer effects) : IByteSink
