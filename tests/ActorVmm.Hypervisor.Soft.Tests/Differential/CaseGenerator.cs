@@ -164,7 +164,8 @@ internal sealed class CaseGenerator(InstructionSet instructions)
             if (_targets[i] >= 0) instruction.NearBranch64 = at[Math.Min(_targets[i], list.Count)];
             var length = encoder.Encode(instruction, at[i]);
             if (at[i] + length != at[i + 1]) throw new InvalidOperationException($"length of {instruction} depends on its place");
-            (instruction.IP, instruction.Length) = (at[i], (int)length);
+            instruction.Length = (int)length; // before IP, which Iced keeps as the next address
+            instruction.IP = at[i];
             list[i] = instruction;
         }
         sink.WriteByte(0xCC);

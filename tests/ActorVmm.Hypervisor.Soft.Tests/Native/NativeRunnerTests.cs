@@ -61,7 +61,7 @@ public sealed class NativeRunnerTests
             if (slot % 3 == 2) a.hlt();
         }, slot)).ToArray();
         NativeRunner.Instance.Run(cases);
-        Assert.All(cases, test => Assert.Equal(test.Slot % 3 switch { 1 => 6, 2 => 13, _ => 3 }, test.Native.Vector));
+        Assert.All(cases, test => Assert.Equal((test.Slot % 3) switch { 1 => 6, 2 => 13, _ => 3 }, test.Native.Vector));
         Assert.All(cases, test => Assert.Equal(test.Slot % 3 == 1 ? 0UL : (ulong)test.Slot, test.Native.Gpr[0]));
     }
 
