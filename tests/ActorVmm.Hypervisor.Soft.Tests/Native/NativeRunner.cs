@@ -28,7 +28,7 @@ internal sealed unsafe class NativeRunner
 
     public static NativeRunner Instance => Shared.Value;
 
-    /// <summary>Runs up to <see cref="Layout.BatchSize"/> cases; case n's code is placed at <c>CodeBase + n * CodeSlot</c>.</summary>
+    /// <summary>Runs up to <see cref="Layout.BatchSize"/> cases in different code slots.</summary>
     /// <exception cref="InvalidOperationException">The child did not come to its end; the message names the case.</exception>
     public void Run(ReadOnlySpan<TestCase> cases)
     {
@@ -57,7 +57,7 @@ internal sealed unsafe class NativeRunner
 
     private static void Load(int index, TestCase test)
     {
-        var code = At(Layout.CodeBase + (ulong)(index * Layout.CodeSlot), Layout.CodeSlot);
+        var code = At(test.CodeAddress, Layout.CodeSlot);
         test.Code.CopyTo(code);
         code[test.Code.Length..].Fill(0xCC);
 
