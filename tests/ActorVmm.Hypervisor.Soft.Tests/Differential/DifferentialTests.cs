@@ -1,5 +1,4 @@
 using System.Globalization;
-using Iced.Intel;
 using Xunit;
 using Xunit.Abstractions;
 
@@ -28,7 +27,7 @@ public sealed class DifferentialTests(ITestOutputHelper output)
         if (Environment.GetEnvironmentVariable(Settings.CaseVariable) is { Length: > 0 } one)
         {
             var parts = one.Split(':');
-            run.Replay(Settings.Parse(parts[0]), int.Settings.Parse(parts[1], CultureInfo.InvariantCulture));
+            run.Replay(Settings.Parse(parts[0]), int.Parse(parts[1], CultureInfo.InvariantCulture));
             Assert.True(run.Failures == 0, run.Summary());
             return;
         }
