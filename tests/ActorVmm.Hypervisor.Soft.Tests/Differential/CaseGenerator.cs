@@ -194,7 +194,7 @@ internal readonly struct InputGenerator(Rng rng, KnownRegisters known)
     private void FillGeneral(CpuImage input)
     {
         for (var i = 0; i < 16; i++) input.Gpr[i] = Values.Integer(rng);
-        foreach (var pointer in new[] { 3, 6, 7, 8 + rng.Below(4), 12 + rng.Below(4) })
+        foreach (var pointer in new[] { 3, 6, 7, rng.OneIn(2) ? 5 : 3, 8 + rng.Below(4), 12 + rng.Below(4) })
             input.Gpr[pointer] = Layout.Scratch + 512 + (ulong)rng.Below(7000);
         if (rng.OneIn(2)) input.Gpr[1] = (ulong)rng.Below(41);
         input.Gpr[4] = Layout.Scratch + 0xC00 + (ulong)rng.Below(0x800);

@@ -86,7 +86,8 @@ internal sealed class OperandBuilder(Rng rng, KnownRegisters known)
     private ulong Immediate(OpCodeOperandKind kind, OpCodeInfo info)
     {
         if (kind == OpCodeOperandKind.imm8_const_1) return 1;
-        if (info.Code is Code.Enterq_imm16_imm8 or Code.Enterw_imm16_imm8) return (ulong)rng.Below(kind == OpCodeOperandKind.imm16 ? 256 : 3);
+        if (info.Mnemonic is Mnemonic.Enter) // from level 2 on it reads the outer frames through RBP
+            return (ulong)rng.Below(kind == OpCodeOperandKind.imm16 ? 256 : known.HasRoom(5, 64) ? 5 : 2);
         if (info.Mnemonic is Mnemonic.Shld or Mnemonic.Shrd && info.OperandSize == 16) return (ulong)rng.Below(16); // more is undefined
         var value = Values.Integer(rng);
         return kind switch
