@@ -2,6 +2,15 @@ using Iced.Intel;
 
 namespace ActorVmm.Hypervisor.Soft.Cpu;
 
+/// <summary>See <see cref="IKnownKind"/>.</summary>
+internal enum KnownKind
+{
+    Any,
+    Sub,
+    Logic,
+    Result,
+}
+
 /// <summary>Collects the ops of the block that is being translated. One per vCPU, reused.</summary>
 internal sealed unsafe class BlockBuilder
 {
@@ -29,13 +38,16 @@ internal sealed unsafe class BlockBuilder
     /// <summary>True where the flags an instruction writes are overwritten before anything can see them (set by the liveness pass).</summary>
     public bool FlagsDead { get; set; }
 
+    /// <summary>What the flags are known to come from at this place of the block.</summary>
+    public KnownKind Kind { get; set; }
+
     public ReadOnlySpan<Op> Ops => _ops.AsSpan(0, OpCount);
 
     public int InstructionOf(int op) => _instructionOf[op];
 
     public void Begin(ulong start, CodeMode mode)
     {
-        (_start, Mode, OpCount, Instructions, Ended) = (start, mode, 0, 0, false);
+        (_start, Mode, OpCount, Instructions, Ended, Kind) = (start, mode, 0, 0, false, KnownKind.Any);
     }
 
     public void BeginInstruction(in Instruction instruction)
@@ -71,6 +83,9 @@ internal sealed unsafe class BlockBuilder
         _ops[OpCount] = default;
         _instructionOf[OpCount++] = (byte)(Instructions - 1);
     }
+
+    /// <summary>True where a branch target lies in the virtual page of the block's start: such links hold as long as the block runs.</summary>
+    public bool InStartPage(ulong target) => (target ^ _start) >> 12 == 0;
 
     /// <summary>The virtual distance from the block's start to <paramref name="target"/>.</summary>
     public long Offset(ulong target) => (long)(target - _start);

@@ -48,6 +48,9 @@ internal enum Abort
     /// <summary>Execute the same instruction again, alone (it wrote to its own block).</summary>
     Restart,
 
+    /// <summary>A repeated string instruction gives way and goes on from its registers.</summary>
+    Again,
+
     /// <summary>HLT has retired.</summary>
     Halt,
 
@@ -147,6 +150,15 @@ internal unsafe struct CpuState
     /// <summary>GCHandle of the <see cref="SoftCpu"/> that owns this state.</summary>
     public nint Owner;
 
+    /// <summary>Where a locked operation works when its location has no host pointer of its own.</summary>
+    public ulong LockBuffer;
+
+    /// <summary>Blocks by hash of physical address and mode.</summary>
+    public Block** BlockHash;
+
+    /// <summary>The op that returns to the run loop.</summary>
+    public Op* ExitOp;
+
     public const int ZeroRegister = 16 * 8;
     public const int TempRegister = 17 * 8;
     public const int RipOffset = 18 * 8;
@@ -233,7 +245,7 @@ internal static unsafe class Reg
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Set<T>(CpuState* s, byte offset, T value) where T : unmanaged
     {
-        if (sizeof(T) == 4) *(ulong*)((byte*)s + offset) = *(uint*)&value;
+        if (sizeof(T) == 4) *(ulong*)((byte*)s + offset) = Unsafe.BitCast<T, uint>(value);
         else *(T*)((byte*)s + offset) = value;
     }
 

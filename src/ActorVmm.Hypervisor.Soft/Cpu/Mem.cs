@@ -25,7 +25,7 @@ internal static unsafe class Mem
         // SAFETY: the tag proves that the page is RAM mapped for reading at this privilege; Addend leads into the live guest mapping.
         if (Hit(entry, address, sizeof(T))) return *(T*)(address + entry->Addend);
         var value = ReadSlow(s, op, address, sizeof(T));
-        return *(T*)&value;
+        return FromUlong<T>(value);
     }
 
     /// <summary>Stores a value.</summary>
@@ -85,13 +85,48 @@ internal static unsafe class Mem
     [MethodImpl(MethodImplOptions.NoInlining)]
     public static void WriteSlow(CpuState* s, Op* op, ulong address, ulong value, int size) => SoftCpu.Of(s).WriteSlow(op, address, value, size);
 
+    /// <summary>A store of 1 to 8 bytes from a sign-extended value.</summary>
+    public static void Write(CpuState* s, Op* op, ulong address, long value, int size)
+    {
+        var entry = Entry(s->TlbWrite, address);
+        if (!Hit(entry, address, size))
+        {
+            WriteSlow(s, op, address, (ulong)value & (ulong.MaxValue >> (64 - 8 * size)), size);
+            return;
+        }
+        // SAFETY: the tag proves that the whole access is writable RAM of one page.
+        var p = (byte*)(address + entry->Addend);
+        switch (size)
+        {
+            case 1: *p = (byte)value; break;
+            case 2: *(ushort*)p = (ushort)value; break;
+            case 4: *(uint*)p = (uint)value; break;
+            default: *(long*)p = value; break;
+        }
+    }
+
     /// <summary>Checks that all of a range may be written (raising the fault otherwise) without writing it.</summary>
     [MethodImpl(MethodImplOptions.NoInlining)]
     public static bool ProbeWrite(CpuState* s, Op* op, ulong address, int size) => SoftCpu.Of(s).ProbeWrite(op, address, size);
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static ulong ToUlong<T>(T value) where T : unmanaged =>
-        sizeof(T) switch { 1 => *(byte*)&value, 2 => *(ushort*)&value, 4 => *(uint*)&value, _ => *(ulong*)&value };
+        sizeof(T) switch
+        {
+            1 => Unsafe.BitCast<T, byte>(value),
+            2 => Unsafe.BitCast<T, ushort>(value),
+            4 => Unsafe.BitCast<T, uint>(value),
+            _ => Unsafe.BitCast<T, ulong>(value),
+        };
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static T FromUlong<T>(ulong value) where T : unmanaged => sizeof(T) switch
+    {
+        1 => Unsafe.BitCast<byte, T>((byte)value),
+        2 => Unsafe.BitCast<ushort, T>((ushort)value),
+        4 => Unsafe.BitCast<uint, T>((uint)value),
+        _ => Unsafe.BitCast<ulong, T>(value),
+    };
 }
 
 /// <summary>Effective addresses; which form an op needs is chosen when it is decoded.</summary>
