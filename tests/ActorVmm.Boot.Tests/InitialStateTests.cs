@@ -37,8 +37,32 @@ public sealed class InitialStateTests : BootFixture
         Assert.All(DataSegments(state), s => Assert.True(s is { Db: true, Limit: 0xFFFF_FFFF, Base: 0, Present: true }));
     }
 
+    [Theory]
+    [InlineData(KernelFormat.Elf64)]
+    [InlineData(KernelFormat.Pvh)]
+    public void test_kvm_segment_parse_and_test_write_table(KernelFormat format)
+    {
+        // Each segment's hidden part is what the processor would read from the GDT in RAM, so that a reload changes nothing.
+        var memory = Ram();
+        var plan = BootLoader.Load(memory, new BootRequest { KernelPath = Write(TestImages.PvhElf()), Format = format });
+        var state = InitialState.For(AtReset(), plan);
+        Assert.Equal(EntryTables.Gdt(plan.Protocol), Bytes(memory, plan.GdtBase.Value, plan.GdtLimit + 1));
+        Assert.All([state.Special.Cs, .. DataSegments(state), state.Special.Tr], s => Assert.Equal(Descriptor(s.Selector), s));
+
+        SegmentState Descriptor(ushort selector)
+        {
+            Assert.True(selector + 7 <= plan.GdtLimit);
+            var d = Value<ulong>(memory, plan.GdtBase.Value + selector);
+            var g = (d & (1ul << 55)) != 0;
+            var limit = (uint)(d & 0xFFFF) | (uint)(d >> 32) & 0xF_0000;
+            return new SegmentState(selector, (d >> 16) & 0xFF_FFFF | (d >> 32) & 0xFF00_0000, g ? (limit << 12) | 0xFFF : limit,
+                Type: (byte)((d >> 40) & 0xF), Present: (d & (1ul << 47)) != 0, Dpl: (byte)((d >> 45) & 3), System: (d & (1ul << 44)) == 0,
+                Long: (d & (1ul << 53)) != 0, Db: (d & (1ul << 54)) != 0, Granularity: g);
+        }
+    }
+
     [Fact]
-    public void Control_words_and_the_virtual_wire_are_those_of_a_PC()
+    public void Control_words_are_at_their_defaults_and_test_delivery_mode()
     {
         var reset = AtReset();
         var state = InitialState.For(reset, BootLoader.Load(Ram(), new BootRequest { KernelPath = Write(TestImages.Elf()) }));
@@ -68,9 +92,17 @@ public sealed class InitialStateTests : BootFixture
             Special = new SpecialRegisters
             {
                 Cs = real with { Selector = 0xF000, Base = 0xFFFF_0000, Type = 0xB },
-                Ds = real, Es = real, Fs = real, Gs = real, Ss = real,
-                Tr = real, Ldt = real, Gdt = new TableRegister(0, 0xFFFF), Idt = new TableRegister(0, 0xFFFF),
-                Cr0 = 0x6000_0010, ApicBase = 0xFEE0_0900,
+                Ds = real,
+                Es = real,
+                Fs = real,
+                Gs = real,
+                Ss = real,
+                Tr = real,
+                Ldt = real,
+                Gdt = new TableRegister(0, 0xFFFF),
+                Idt = new TableRegister(0, 0xFFFF),
+                Cr0 = 0x6000_0010,
+                ApicBase = 0xFEE0_0900,
             },
             Xsave = xsave,
             Lapic = lapic,

@@ -55,8 +55,14 @@ public sealed class StructureTests : BootFixture
     [Fact]
     public void No_two_placements_overlap()
     {
-        var plan = BootLoader.Load(Ram(), new BootRequest { KernelPath = Write(TestImages.BzImage()), InitrdPath = Write(new byte[123]), CpuCount = 4 });
-        Assert.All(plan.Placements.Zip(plan.Placements.Skip(1)), p => Assert.True(p.First.Start.Value + p.First.Size <= p.Second.Start.Value));
+        var plan = BootLoader.Load(Ram(), new BootRequest
+        {
+            KernelPath = Write(TestImages.BzImage()),
+            InitrdPath = Write(new byte[123]),
+            CpuCount = 4
+        });
+        Assert.All(plan.Placements.Zip(plan.Placements.Skip(1)),
+            p => Assert.True(p.First.Start.Value + p.First.Size <= p.Second.Start.Value));
     }
 
     [Fact]
@@ -65,7 +71,9 @@ public sealed class StructureTests : BootFixture
         var memory = Ram();
         var plan = BootLoader.Load(memory, new BootRequest
         {
-            KernelPath = Write(TestImages.PvhElf()), InitrdPath = Write(new byte[777]), Format = KernelFormat.Pvh,
+            KernelPath = Write(TestImages.PvhElf()),
+            InitrdPath = Write(new byte[777]),
+            Format = KernelFormat.Pvh,
         });
         Assert.Equal((EntryProtocol.Pvh32, 0x100_0010ul), (plan.Protocol, plan.Entry.Value));
         var info = plan.Parameters.Value;
@@ -92,7 +100,8 @@ public sealed class StructureTests : BootFixture
     {
         var plan = BootLoader.Load(Ram(), new BootRequest
         {
-            KernelPath = Write(TestImages.BzImageWithElf(TestImages.PvhElf())), Format = KernelFormat.Pvh,
+            KernelPath = Write(TestImages.BzImageWithElf(TestImages.PvhElf())),
+            Format = KernelFormat.Pvh,
         });
         Assert.Equal((EntryProtocol.Pvh32, 0x100_0010ul), (plan.Protocol, plan.Entry.Value));
     }
@@ -117,7 +126,8 @@ public sealed class StructureTests : BootFixture
     {
         var memory = Ram();
         var root = BootLoader.Load(memory, new BootRequest { KernelPath = Write(TestImages.Elf()) }).PageTableRoot.Value;
-        foreach (var address in (ulong[])[0, 0x7000, 0x1F_FFFF, 0x20_0000, 0x100_0000, 0x3FFF_FFFF, 0x4000_0000, 0xD000_0000, 0xFEE0_0020, 0xFFFF_FFFF])
+        foreach (var address in (ulong[])[0, 0x7000, 0x1F_FFFF, 0x20_0000, 0x100_0000, 0x3FFF_FFFF, 0x4000_0000, 0xD000_0000, 0xFEE0_0020,
+            0xFFFF_FFFF])
             Assert.Equal(address, Translate(memory, root, address));
         Assert.Null(Translate(memory, root, 0x1_0000_0000));
 
@@ -181,13 +191,29 @@ public sealed class StructureTests : BootFixture
     {
         var kernel = Write(TestImages.Elf());
         Refused("initrd size", () => BootLoader.Load(Ram(), new BootRequest { KernelPath = kernel, InitrdPath = Write([]) }));
-        Refused("initrd", () => BootLoader.Load(Ram(), new BootRequest { KernelPath = kernel, InitrdPath = Path.Combine(Directory_, "no") }));
-        Refused("initrd size", () => BootLoader.Load(Ram(32), new BootRequest { KernelPath = kernel, InitrdPath = Write(new byte[32 << 20]) }));
+        Refused("initrd", () => BootLoader.Load(Ram(), new BootRequest
+        {
+            KernelPath = kernel,
+            InitrdPath = Path.Combine(Directory_,
+            "no")
+        }));
+        Refused("initrd size", () => BootLoader.Load(Ram(32), new BootRequest
+        {
+            KernelPath = kernel,
+            InitrdPath = Write(new byte[32 << 20])
+        }));
     }
 
     [Fact]
     public void A_kernel_load_addr_past_RAM_is_refused() => Refused("kernel_load_addr", () =>
         BootLoader.Load(Ram(64), new BootRequest { KernelPath = Write(TestImages.Elf()), LoadAddress = new(64 << 20) }));
+
+    [Fact]
+    public void test_memory_constraints() => Refused("size", () =>
+    {
+        using var small = ActorVmm.Memory.GuestMemory.Create(0x1F_F000); // one page less than 2 MiB
+        BootLoader.Load(small, new BootRequest { KernelPath = Write(TestImages.Elf()) });
+    });
 
     [Fact]
     public void What_is_refused_leaves_RAM_untouched()

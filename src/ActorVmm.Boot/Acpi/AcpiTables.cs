@@ -4,8 +4,8 @@ using System.Text;
 namespace ActorVmm.Boot.Acpi;
 
 /// <summary>
-/// The ACPI tables of the machine as one block: RSDP first (ACPI 6.5 §5.2.5), then FACS, XSDT, FADT, MADT and DSDT. Not hardware-reduced: the
-/// 8259, the 8254 and the PM registers exist.
+/// The ACPI tables of the machine as one block: RSDP first (ACPI 6.5 §5.2.5), then FACS, XSDT, FADT, MADT and DSDT. Not hardware-reduced:
+/// the 8259, the 8254 and the PM registers exist.
 /// </summary>
 public static class AcpiTables
 {

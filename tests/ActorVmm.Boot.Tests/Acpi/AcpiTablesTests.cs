@@ -85,7 +85,10 @@ public sealed class AcpiTablesTests : BootFixture
         Assert.Equal([4, 6, 0xFF, 0, 0, 1], entries.Single(e => e[0] == 4));
         // ISA IRQs without an override go to the pin of their number; the MP table must agree on each.
         foreach (var source in Enumerable.Range(0, 16).Where(irq => irq != 2))
-            Assert.Equal(InterruptRouting.PinOf(source), (int)overrides.Where(o => o.Irq == source).Select(o => o.Gsi).FirstOrDefault((uint)source));
+        {
+            var gsi = overrides.Where(o => o.Irq == source).Select(o => o.Gsi).FirstOrDefault((uint)source);
+            Assert.Equal(InterruptRouting.PinOf(source), (int)gsi);
+        }
     }
 
     [Fact]
@@ -106,7 +109,8 @@ public sealed class AcpiTablesTests : BootFixture
         var second = sb["V001"];
         Assert.Equal("LNRO0005", second["_HID"].Value.Text);
         Assert.Equal((1ul, 1ul), (second["_UID"].Value.Integer, second["_CCA"].Value.Integer));
-        Assert.Equal([0x86, 9, 0, 1, 0, 0x10, 0, 0xD0, 0, 0x10, 0, 0, 0x89, 6, 0, 1, 1, 17, 0, 0, 0, 0x79, 0], second["_CRS"].Value.Buffer!);
+        Assert.Equal([0x86, 9, 0, 1, 0, 0x10, 0, 0xD0, 0, 0x10, 0, 0, 0x89, 6, 0, 1, 1, 17, 0, 0, 0, 0x79, 0],
+            second["_CRS"].Value.Buffer!);
     }
 
     [Theory]
@@ -127,8 +131,8 @@ public sealed class AcpiTablesTests : BootFixture
     {
         var many = Enumerable.Range(0, 1000).Select(i => new VirtioMmioSlot(new(0xD000_0000 + 0x1000 * (ulong)i), 0x1000, 5)).ToArray();
         Refused("size", () => AcpiTables.Build(At, new AcpiMachine { CpuCount = 1, VirtioMmio = many }));
-        Assert.Equal(500, Dsdt(AcpiTables.Build(At, new AcpiMachine { CpuCount = 1, VirtioMmio = many[..500] }))["\\_SB"].Children.Count(d =>
-            d.Name.StartsWith('V')));
+        var dsdt = Dsdt(AcpiTables.Build(At, new AcpiMachine { CpuCount = 1, VirtioMmio = many[..500] }));
+        Assert.Equal(500, dsdt["\\_SB"].Children.Count(d => d.Name.StartsWith('V')));
     }
 
     [Theory]
@@ -153,7 +157,8 @@ public sealed class AcpiTablesTests : BootFixture
     public void Integers_take_their_shortest_form() =>
         Assert.Equal(
             [0, 1, 0x0A, 2, 0x0A, 0xFF, 0x0B, 0, 1, 0x0C, 0, 0, 1, 0, 0x0E, 0, 0, 0, 0, 1, 0, 0, 0],
-            new AmlWriter().Integer(0).Integer(1).Integer(2).Integer(0xFF).Integer(0x100).Integer(0x1_0000).Integer(0x1_0000_0000).ToArray());
+            new AmlWriter().Integer(0).Integer(1).Integer(2).Integer(0xFF).Integer(0x100).Integer(0x1_0000).Integer(0x1_0000_0000)
+                .ToArray());
 
     [ToolFact("iasl")]
     public void Iasl_disassembles_every_table_and_compiles_the_DSDT_again()
@@ -173,7 +178,9 @@ public sealed class AcpiTablesTests : BootFixture
     {
         using var process = Process.Start(new ProcessStartInfo("iasl", [option, path])
         {
-            RedirectStandardOutput = true, RedirectStandardError = true, UseShellExecute = false,
+            RedirectStandardOutput = true,
+            RedirectStandardError = true,
+            UseShellExecute = false,
         })!;
         var errors = process.StandardError.ReadToEndAsync();
         var output = process.StandardOutput.ReadToEnd();

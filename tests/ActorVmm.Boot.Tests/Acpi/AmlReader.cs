@@ -4,7 +4,8 @@ using System.Text;
 namespace ActorVmm.Boot.Tests.Acpi;
 
 /// <summary>One object of a definition block: an operator, its name, its children or its value.</summary>
-internal sealed record AmlObject(string Kind, string Name, IReadOnlyList<AmlObject> Children, ulong Integer = 0, string Text = "", byte[]? Buffer = null)
+internal sealed record AmlObject(
+    string Kind, string Name, IReadOnlyList<AmlObject> Children, ulong Integer = 0, string Text = "", byte[]? Buffer = null)
 {
     public AmlObject this[string name] => Children.Single(c => c.Name == name);
 

@@ -16,8 +16,8 @@ internal static class CpioReader
         {
             var header = Encoding.ASCII.GetString(archive.Slice(at, 110));
             if (header[..6] != "070701") throw new InvalidDataException($"no newc magic at {at}");
-            var f = Enumerable.Range(0, 13)
-                .Select(i => uint.Parse(header.AsSpan(6 + 8 * i, 8), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture)).ToArray();
+            var f = Enumerable.Range(0, 13).Select(i => header.Substring(6 + 8 * i, 8))
+                .Select(hex => uint.Parse(hex, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture)).ToArray();
             if (archive[at + 110 + (int)f[11] - 1] != 0) throw new InvalidDataException("the name has no NUL");
             var name = Encoding.UTF8.GetString(archive.Slice(at + 110, (int)f[11] - 1));
             var data = (at + 110 + (int)f[11] + 3) & ~3;

@@ -88,12 +88,14 @@ public sealed class CpioWriterTests : BootFixture
         var path = Write(Example().ToArray());
         using var process = Process.Start(new ProcessStartInfo("cpio", ["-t", "--quiet", "-F", path])
         {
-            RedirectStandardOutput = true, UseShellExecute = false,
+            RedirectStandardOutput = true,
+            UseShellExecute = false,
         })!;
         var listed = process.StandardOutput.ReadToEnd();
         process.WaitForExit();
         Assert.Equal(0, process.ExitCode);
-        Assert.Equal("bin bin/busybox bin/sh dev dev/console dev/vda init tmp", string.Join(' ', listed.Split('\n', StringSplitOptions.RemoveEmptyEntries)));
+        Assert.Equal("bin bin/busybox bin/sh dev dev/console dev/vda init tmp", string.Join(' ', listed.Split('\n',
+            StringSplitOptions.RemoveEmptyEntries)));
     }
 
     private static CpioWriter Example() => new CpioWriter()
