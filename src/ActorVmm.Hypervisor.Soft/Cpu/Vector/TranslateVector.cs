@@ -1,0 +1,8 @@
+using Iced.Intel;
+
+namespace ActorVmm.Hypervisor.Soft.Cpu;
+
+internal sealed unsafe partial class Translator
+{
+    private bool TranslateVector(in Instruction i) => false;
+}
