@@ -40,6 +40,7 @@ public sealed class AcpiTablesTests : BootFixture
         Assert.Equal(0b111, U16(fadt, 109));                        // legacy devices, 8042, no VGA
         Assert.NotEqual(0u, U32(fadt, 112) & (1 << 10));            // reset register
         Assert.Equal(0u, U32(fadt, 112) & (1 << 20));               // not hardware reduced
+        Assert.Equal(0u, U32(fadt, 112) & (1 << 4));                // the power button is in the PM1 event block
         Assert.Equal((1, 8, 0x64ul), ((int)fadt[116], (int)fadt[117], U64(fadt, 120)));
         Assert.Equal(0xFE, fadt[128]);
         Assert.Equal((1, 0x600ul), ((int)fadt[148], U64(fadt, 152)));
