@@ -143,7 +143,12 @@ public sealed partial class LocalApic
         if (after == (BaseEnable | BaseX2Apic) && before == 0) return false; // through xAPIC first
         if (after == BaseEnable && before == (BaseEnable | BaseX2Apic)) return false; // through disabled first
         Volatile.Write(ref _apicBase, value);
-        if (after == 0 && before != 0) InitReset();
+        if (after == 0 && before != 0)
+        {
+            InitReset();
+            _core.InterruptRequested(); // the 8259's output now reaches the boot processor without us
+        }
+
         return true;
     }
 
@@ -170,7 +175,7 @@ public sealed partial class LocalApic
         _tpr = (byte)Word(page, LocalApicRegister.TaskPriority);
         _ldr = Word(page, LocalApicRegister.LogicalDestination) & 0xFF00_0000;
         _dfr = Word(page, LocalApicRegister.DestinationFormat) | 0x0FFF_FFFF;
-        if (X2ApicMode) (_ldr, _dfr) = (0, uint.MaxValue);
+        if (X2ApicMode) _ldr = 0; // the page has the derived one
         _svr = Word(page, LocalApicRegister.SpuriousVector) & 0x3FF;
         _esr = Word(page, LocalApicRegister.ErrorStatus);
         _icr = Word(page, LocalApicRegister.InterruptCommandLow) | ((ulong)Word(page, LocalApicRegister.InterruptCommandHigh) << 32);
@@ -277,9 +282,10 @@ public sealed partial class LocalApic
         if (!SoftwareEnabled) value |= LvtMasked;
         if (entry == LvtEntry.Timer) ChangeTimerMode(value);
         Volatile.Write(ref _lvt[(int)entry], value);
-        // The pin may be high already: unmasking a level-triggered NMI or fixed input sees it.
-        if (entry is LvtEntry.Lint0 or LvtEntry.Lint1 && (value & (1 << 15)) != 0 && (_lintLevels & (entry == LvtEntry.Lint0 ? 1 : 2)) != 0)
-            RaiseLocal(entry);
+        if (entry is not (LvtEntry.Lint0 or LvtEntry.Lint1)) return;
+        // The pin may be high already: a level-triggered input sees it as soon as it is unmasked, and so does ExtINT.
+        if (AcceptsExtInt) _core.InterruptRequested();
+        else if ((value & (1 << 15)) != 0 && (_lintLevels & (entry == LvtEntry.Lint0 ? 1 : 2)) != 0) RaiseLocal(entry);
     }
 
     // SDM Vol. 3 §11.6.1: vector 7:0, mode 10:8, logical 11, level 14, trigger 15, shorthand 19:18.

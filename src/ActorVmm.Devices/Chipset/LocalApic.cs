@@ -118,10 +118,10 @@ public sealed partial class LocalApic : IDeviceState<LocalApicState>, ITimedDevi
 
     /// <summary>
     /// Whether the core takes the 8259's INTR output: LINT0 programmed as ExtINT and unmasked, or the APIC switched off (INTR then goes
-    /// straight to the core, SDM Vol. 3 §11.4.3).
+    /// straight to the boot processor, SDM Vol. 3 §11.4.3).
     /// </summary>
     public bool AcceptsExtInt =>
-        !HardwareEnabled || (Lvt(LvtEntry.Lint0) & (LvtMasked | LvtModeMask)) == (uint)ApicDeliveryMode.ExtInt << 8;
+        (!HardwareEnabled && _bootProcessor) || (Lvt(LvtEntry.Lint0) & (LvtMasked | LvtModeMask)) == (uint)ApicDeliveryMode.ExtInt << 8;
 
     /// <summary>An ExtINT message from the I/O APIC waits: the core takes the vector from the 8259 pair.</summary>
     public bool ExtIntPending => Volatile.Read(ref _extInt) != 0;
@@ -153,7 +153,7 @@ public sealed partial class LocalApic : IDeviceState<LocalApicState>, ITimedDevi
             value.InService.CopyTo(_isr);
             value.LevelTriggered.CopyTo(_tmr);
             UpdateProcessorPriority();
-            SignalIfPending();
+            _core.InterruptRequested();
         }
     }
 
@@ -201,6 +201,7 @@ public sealed partial class LocalApic : IDeviceState<LocalApicState>, ITimedDevi
     {
         Volatile.Write(ref _lvt[(int)LvtEntry.Lint0], (uint)ApicDeliveryMode.ExtInt << 8);
         Volatile.Write(ref _lvt[(int)LvtEntry.Lint1], (uint)ApicDeliveryMode.Nmi << 8);
+        _core.InterruptRequested();
     }
 
     /// <summary>Takes a message from the bus. Any thread.</summary>
@@ -261,7 +262,8 @@ public sealed partial class LocalApic : IDeviceState<LocalApicState>, ITimedDevi
     public void AcknowledgeExtInt() => Volatile.Write(ref _extInt, 0);
 
     /// <summary>
-    /// Drives a local interrupt pin: 0 is LINT0 (the 8259's INTR on a PC), 1 is LINT1 (NMI). ExtINT on LINT0 is polled, not driven.
+    /// Drives a local interrupt pin: 0 is LINT0 (the 8259's INTR on a PC), 1 is LINT1 (NMI). With LINT0 as ExtINT the core is woken and
+    /// polls <see cref="AcceptsExtInt"/>. Any thread, one at a time (the chip lock).
     /// </summary>
     public void SetLint(int pin, bool level)
     {

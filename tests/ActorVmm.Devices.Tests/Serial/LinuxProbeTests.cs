@@ -7,9 +7,10 @@ namespace ActorVmm.Devices.Tests.Serial;
 /// <summary>The steps by which Linux's 8250 driver finds out what it has, in its order.</summary>
 public sealed class LinuxProbeTests
 {
-    const SerialRegister Ier = SerialRegister.InterruptEnable, Iir = SerialRegister.InterruptId, Fcr = SerialRegister.InterruptId,
-        Efr = SerialRegister.InterruptId, Lcr = SerialRegister.LineControl, Mcr = SerialRegister.ModemControl, Msr = SerialRegister.ModemStatus,
-        Scratch = SerialRegister.Scratch, Tx = SerialRegister.Data, Rx = SerialRegister.Data;
+    const SerialRegister Tx = SerialRegister.Data, Rx = SerialRegister.Data, Ier = SerialRegister.InterruptEnable,
+        Iir = SerialRegister.InterruptId, Fcr = SerialRegister.InterruptId, Efr = SerialRegister.InterruptId,
+        Lcr = SerialRegister.LineControl, Mcr = SerialRegister.ModemControl, Msr = SerialRegister.ModemStatus,
+        Scratch = SerialRegister.Scratch;
 
     readonly SerialPort _port;
     readonly SerialDriver _d;
