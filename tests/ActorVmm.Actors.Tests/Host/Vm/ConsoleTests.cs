@@ -13,12 +13,12 @@ public sealed class ConsoleTests
     private const ushort ModemControl = 0x3FC;
     private const ushort LineStatus = 0x3FD;
 
-    /// <summary>Opens the port as Linux does, echoes <paramref name="count"/> bytes of input, and halts.</summary>
+    /// <summary>Opens the port with an interrupt for every byte, echoes <paramref name="count"/> bytes of input, and halts.</summary>
     private static GuestScript Echo(int count)
     {
         IEnumerator<VcpuExitKind> Guest(ScriptedVcpu cpu)
         {
-            yield return cpu.Out(FifoControl, 0xC7);
+            yield return cpu.Out(FifoControl, 0x07);
             yield return cpu.Out(ModemControl, 0x0B);
             yield return cpu.Out(InterruptEnable, 0x01);
             foreach (var letter in "login: "u8.ToArray()) yield return cpu.Out(Data, letter);
