@@ -99,6 +99,7 @@ internal sealed class FakeVmHost : IVmHostFactory, IVmHost
                 End(StopReason.Requested);
         }
 
+        public Task<InspectNode> InspectAsync() => Task.FromException<InspectNode>(new NotSupportedException("an echo has no units"));
         public Task PauseAsync() => Task.CompletedTask;
         public Task ResumeAsync() => Task.CompletedTask;
     }
