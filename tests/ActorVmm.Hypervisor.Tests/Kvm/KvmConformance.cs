@@ -3,3 +3,11 @@ using ActorVmm.Hypervisor.Tests.Subjects;
 namespace ActorVmm.Hypervisor.Tests.Kvm;
 
 public sealed class KvmPortIo : PortIoConformance<KvmSubject>;
+
+public sealed class KvmMmio : MmioConformance<KvmSubject>;
+
+public sealed class KvmPaging : PagingConformance<KvmSubject>;
+
+public sealed class KvmExceptions : ExceptionConformance<KvmSubject>;
+
+public sealed class KvmPrivilege : PrivilegeConformance<KvmSubject>;
