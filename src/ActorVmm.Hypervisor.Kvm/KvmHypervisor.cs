@@ -1,3 +1,4 @@
+using ActorVmm.Hypervisor.Kvm.Probe;
 
 namespace ActorVmm.Hypervisor.Kvm;
 

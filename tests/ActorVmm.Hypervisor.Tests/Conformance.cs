@@ -1,6 +1,7 @@
 using ActorVmm.Hypervisor.Tests.Subjects;
 using ActorVmm.Testing.Guests;
 using Iced.Intel;
+using static Iced.Intel.AssemblerRegisters;
 
 namespace ActorVmm.Hypervisor.Tests;
 
@@ -14,7 +15,7 @@ public abstract class Conformance<TSubject> : IDisposable where TSubject : IConf
     /// <summary>A new guest, disposed with the test.</summary>
     protected TinyGuest Guest(int vcpus = 1, ulong memorySize = GuestLayout.MemorySize)
     {
-        if (Subject.WhyNotAtAll is { } reason) Skip.Because(reason);
+        if (Subject.WhyNotAtAll is { } reason) Skip.If(true, reason);
         var guest = new TinyGuest(Subject.Hypervisor, vcpus, memorySize);
         _guests.Add(guest);
         return guest;
@@ -23,9 +24,9 @@ public abstract class Conformance<TSubject> : IDisposable where TSubject : IConf
     /// <summary>Skips unless the probe found each of these to work.</summary>
     protected void Needs(params string[] features)
     {
-        if (Subject.WhyNotAtAll is { } nothing) Skip.Because(nothing);
+        if (Subject.WhyNotAtAll is { } nothing) Skip.If(true, nothing);
         foreach (var feature in features)
-            if (Subject.WhyNot(feature) is { } reason) Skip.Because(reason);
+            if (Subject.WhyNot(feature) is { } reason) Skip.If(true, reason);
     }
 
     /// <summary>Runs a guest whose program is <paramref name="code"/>; it must end with Done.</summary>
@@ -37,9 +38,29 @@ public abstract class Conformance<TSubject> : IDisposable where TSubject : IConf
     protected GuestRun RunTo(GuestEnd end, TinyGuest guest, Func<GuestAccess, bool>? stopAt = null)
     {
         var run = guest.Run(stopAt);
-        if (run.End != end && run.End == GuestEnd.Failed && Subject.Excuse(run) is { } reason) Skip.Because(reason);
+        if (run.End != end && run.End == GuestEnd.Failed && Subject.Excuse(run) is { } reason) Skip.If(true, reason);
         Assert.True(run.End == end, $"expected {end}: {run}");
         return run;
+    }
+
+    /// <summary>What the guest's CPUID says.</summary>
+    protected (uint Eax, uint Ebx, uint Ecx, uint Edx) Cpuid(uint leaf, uint subleaf = 0)
+    {
+        var run = Run(c =>
+        {
+            c.mov(eax, leaf);
+            c.mov(ecx, subleaf);
+            c.cpuid();
+            c.ReportEax();
+            c.mov(eax, ebx);
+            c.ReportEax();
+            c.mov(eax, ecx);
+            c.ReportEax();
+            c.mov(eax, edx);
+            c.ReportEax();
+            c.Done();
+        });
+        return ((uint)run.Reports[0], (uint)run.Reports[1], (uint)run.Reports[2], (uint)run.Reports[3]);
     }
 
     public void Dispose()
@@ -47,22 +68,4 @@ public abstract class Conformance<TSubject> : IDisposable where TSubject : IConf
         foreach (var guest in _guests) guest.Dispose();
         GC.SuppressFinalize(this);
     }
-}
-
-/// <summary>Ends a test as skipped.</summary>
-public static class Skip
-{
-    // The message prefix by which xunit's runners of the second generation tell a skip from a failure.
-    private const string Token = "$XunitDynamicSkip$";
-
-    [System.Diagnostics.CodeAnalysis.DoesNotReturn]
-    public static void Because(string reason) => throw new SkippedException(Token + reason);
-}
-
-/// <summary>What <see cref="Skip"/> throws.</summary>
-public sealed class SkippedException : Exception
-{
-    public SkippedException(string message) : base(message) { }
-    public SkippedException() { }
-    public SkippedException(string message, Exception inner) : base(message, inner) { }
 }

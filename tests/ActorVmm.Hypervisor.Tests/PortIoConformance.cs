@@ -6,7 +6,7 @@ namespace ActorVmm.Hypervisor.Tests;
 
 public abstract class PortIoConformance<TSubject> : Conformance<TSubject> where TSubject : IConformanceSubject, new()
 {
-    [Fact]
+    [SkippableFact]
     public void Out_leaves_with_port_size_and_value()
     {
         var run = Run(c =>
@@ -28,7 +28,7 @@ public abstract class PortIoConformance<TSubject> : Conformance<TSubject> where 
         ], run.Accesses);
     }
 
-    [Fact]
+    [SkippableFact]
     public void In_changes_only_the_register_part_it_names_and_a_dword_clears_the_upper_half()
     {
         var guest = Guest().Code(c =>
@@ -52,7 +52,7 @@ public abstract class PortIoConformance<TSubject> : Conformance<TSubject> where 
         Assert.Equal([0x11223344556677A1, 0x112233445566B2B1, 0xC4C3C2C1, 0xC4C3C242], run.Reports);
     }
 
-    [Fact]
+    [SkippableFact]
     public void Unanswered_ports_read_as_all_ones()
     {
         var run = Run(c =>
@@ -66,7 +66,7 @@ public abstract class PortIoConformance<TSubject> : Conformance<TSubject> where 
         Assert.Equal([0xFFFFFFFFUL], run.Reports);
     }
 
-    [Theory]
+    [SkippableTheory]
     [InlineData(1)]
     [InlineData(2)]
     [InlineData(4)]
@@ -99,7 +99,7 @@ public abstract class PortIoConformance<TSubject> : Conformance<TSubject> where 
         Assert.Equal([GuestLayout.Data + (5 * (ulong)size), 0], run.Reports);
     }
 
-    [Theory]
+    [SkippableTheory]
     [InlineData(1)]
     [InlineData(2)]
     [InlineData(4)]
@@ -127,7 +127,7 @@ public abstract class PortIoConformance<TSubject> : Conformance<TSubject> where 
         Assert.Equal([GuestLayout.Data + (7 * (ulong)size)], run.Reports);
     }
 
-    [Fact]
+    [SkippableFact]
     public void Ins_with_the_direction_flag_goes_down()
     {
         var guest = Guest();
@@ -147,7 +147,7 @@ public abstract class PortIoConformance<TSubject> : Conformance<TSubject> where 
         Assert.Equal([3, 2, 1], new[] { guest.Read<byte>(GuestLayout.Data + 6), guest.Read<byte>(GuestLayout.Data + 7), guest.Read<byte>(GuestLayout.Data + 8) });
     }
 
-    [Fact]
+    [SkippableFact]
     public void A_string_that_is_interrupted_by_a_state_save_goes_on_from_the_next_element()
     {
         var guest = Guest();
@@ -176,7 +176,7 @@ public abstract class PortIoConformance<TSubject> : Conformance<TSubject> where 
         Assert.Equal(Enumerable.Range(1, 9), Enumerable.Range(0, 9).Select(i => (int)guest.Read<byte>(GuestLayout.Data + (ulong)i)));
     }
 
-    [Fact]
+    [SkippableFact]
     public void Completing_a_pending_read_makes_the_state_whole_without_running_on()
     {
         var guest = Guest().Code(c =>

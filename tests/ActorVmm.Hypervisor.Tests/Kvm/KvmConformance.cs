@@ -11,3 +11,11 @@ public sealed class KvmPaging : PagingConformance<KvmSubject>;
 public sealed class KvmExceptions : ExceptionConformance<KvmSubject>;
 
 public sealed class KvmPrivilege : PrivilegeConformance<KvmSubject>;
+
+public sealed class KvmInterrupts : InterruptConformance<KvmSubject>;
+
+public sealed class KvmSmp : SmpConformance<KvmSubject>;
+
+public sealed class KvmCpu : CpuConformance<KvmSubject>;
+
+public sealed class KvmState : StateConformance<KvmSubject>;
