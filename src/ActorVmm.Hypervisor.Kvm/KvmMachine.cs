@@ -142,11 +142,14 @@ public sealed partial class KvmMachine : IMachine
         _vm.Call(KvmApi.KVM_CREATE_PIT2, ref pit, nameof(KvmApi.KVM_CREATE_PIT2));
     }
 
+    internal static void DemandSlots(int regions, int slots)
+    {
+        if (regions > slots) throw new HypervisorException($"guest memory has {regions} regions, this host's KVM has {slots} memory slots");
+    }
+
     private void MapMemory(KvmSystem system)
     {
-        var slots = system.Check(KvmCap.NR_MEMSLOTS);
-        if (Memory.Regions.Count > slots)
-            throw new HypervisorException($"guest memory has {Memory.Regions.Count} regions, this host's KVM has {slots} memory slots");
+        DemandSlots(Memory.Regions.Count, system.Check(KvmCap.NR_MEMSLOTS));
         uint slot = 0;
         foreach (var region in Memory.Regions)
         {

@@ -41,6 +41,8 @@ internal sealed unsafe partial class KvmVcpu : IVcpu, IDisposable
 
     internal KvmFile File => _file;
 
+    internal KvmRunMapping Page => _page;
+
     /// <inheritdoc/>
     public VcpuExitKind Run()
     {

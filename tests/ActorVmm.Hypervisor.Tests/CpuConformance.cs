@@ -1,6 +1,5 @@
 using ActorVmm.Hypervisor.Tests.Subjects;
 using ActorVmm.Testing.Guests;
-using Iced.Intel;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace ActorVmm.Hypervisor.Tests;
@@ -106,6 +105,7 @@ public abstract class CpuConformance<TSubject> : Conformance<TSubject> where TSu
     [InlineData(0x80000001, 0, 0, "lahf")]
     public void A_feature_that_cpuid_offers_executes_and_one_it_does_not_offer_is_undefined(uint leaf, uint subleaf, int ecxBit, string feature)
     {
+        if (feature is "movbe" or "popcnt" or "cmpxchg16b") Needs(feature);
         var offered = (Cpuid(leaf, subleaf).Ecx & (1u << ecxBit)) != 0;
         var guest = Guest().Code(c =>
         {
@@ -199,6 +199,7 @@ public abstract class CpuConformance<TSubject> : Conformance<TSubject> where TSu
     [SkippableFact]
     public void The_time_stamp_counter_can_be_set()
     {
+        Needs("tsc-write");
         var run = Run(c =>
         {
             c.WriteMsr(0x10, 0x1000_0000_0000);
@@ -277,11 +278,10 @@ public abstract class CpuConformance<TSubject> : Conformance<TSubject> where TSu
     {
         var guest = Guest();
         const ulong at = GuestLayout.Free;
-        // 0: C6 05 rel32 imm8  MOV byte [rip+n], bl -> here by register; then NOP that becomes INC EDI's second byte.
         guest.Place(at, c =>
         {
             c.mov(__byte_ptr[rbp], bl); // 88 5D 00: three bytes, patches the opcode at at+3
-            c.nop(); // at+3: NOP (90) or CWDE (98) or CLC (F8)
+            c.nop(); // at + 3: becomes STC (F9), then CLC (F8)
             c.ret();
         });
         guest.Code(c =>

@@ -71,6 +71,7 @@ public abstract class PrivilegeConformance<TSubject> : Conformance<TSubject> whe
     [SkippableFact]
     public void Iret_to_ring_3_loads_selectors_stack_and_flags()
     {
+        Needs("ring3-selectors");
         var guest = WithReporter(UserGuest(c =>
         {
             c.mov(r8d, cs);

@@ -66,6 +66,7 @@ internal sealed class KvmProbe
     private void Guests()
     {
         Try("ring3", "IRET to ring 3 and an exception back", ProbePrograms.Ring3, values => values is [0x1234, _, ProbeGuest.UserCode64 | 3]);
+        Try("ring3-selectors", "ring 3 sees the guest's selectors", ProbePrograms.Ring3Selectors, values => values is [ProbeGuest.UserCode64 | 3, ProbeGuest.UserData | 3, _]);
         Try("ring3-io", "ports in ring 3 with IOPL 3", ProbePrograms.Ring3Ports, values => values is [0x77]);
         Try("int-from-ring3", "INT 0x80 from ring 3 and back", ProbePrograms.Ring3SoftwareInterrupt, values => values is [0x11, 0x22, _]);
         Try("syscall", "SYSCALL to ring 0 and SYSRET back", ProbePrograms.Syscall,
@@ -76,8 +77,12 @@ internal sealed class KvmProbe
         Try("cmpxchg16b", "CMPXCHG16B", ProbePrograms.CompareExchange16, values => values is [0x1234]);
         Try("popcnt", "POPCNT", ProbePrograms.PopulationCount, values => values is [8]);
         Try("sse", "SSE2 in ring 0", ProbePrograms.Sse, values => values is [0xAA]);
+        Try("movbe", "MOVBE", ProbePrograms.MoveBigEndian, values => values is [0x4030201]);
+        Try("tsc-write", "a written time stamp counter is what is read", ProbePrograms.SetTimeStamp, values => values is [>= 0x1000 and < 0x1010]);
         TryCpuidMask();
         Try("timer", "LAPIC timer wakes HLT", ProbePrograms.TimerInterrupt, values => values is [0x40]);
+        Try("prompt-interrupts", "a waiting interrupt comes right after STI", ProbePrograms.PromptInterrupt, values => values is [0x43],
+            _ => "it comes only at a later exit");
         Try("second-vcpu", "INIT and SIPI start a second vCPU", ProbePrograms.SecondVcpu, values => values is [0x5151], vcpus: 2);
         TryDoorbell();
         TryInterruptEvent();

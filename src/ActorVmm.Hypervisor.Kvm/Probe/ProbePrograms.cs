@@ -56,6 +56,19 @@ internal static class ProbePrograms
         ReportOnUd2(guest);
     }
 
+    /// <summary>Ring 3 reads its own CS and SS: where it runs on the host's selectors instead of the guest's, it sees those.</summary>
+    public static void Ring3Selectors(ProbeGuest guest)
+    {
+        guest.Place(Program, c => ToRing3(c));
+        guest.Place(UserCode, c =>
+        {
+            c.mov(r8d, cs);
+            c.mov(r9d, ss);
+            c.ud2();
+        });
+        ReportOnUd2(guest);
+    }
+
     public static void Ring3Ports(ProbeGuest guest)
     {
         guest.Place(Program, c => ToRing3(c, 0x3202));
@@ -164,6 +177,48 @@ internal static class ProbePrograms
         c.@out(ReportPort, eax);
         Done(c);
     });
+
+    public static void MoveBigEndian(ProbeGuest guest) => guest.Place(Program, c =>
+    {
+        c.mov(ebx, (uint)Data);
+        c.mov(__dword_ptr[rbx], 0x1020304);
+        c.movbe(eax, __dword_ptr[rbx]);
+        c.@out(ReportPort, eax);
+        Done(c);
+    });
+
+    /// <summary>The upper half of a time stamp counter that was just set to 2^44.</summary>
+    public static void SetTimeStamp(ProbeGuest guest) => guest.Place(Program, c =>
+    {
+        WriteMsr(c, 0x10, 1UL << 44);
+        c.rdtsc();
+        Report(c, edx);
+        Done(c);
+    });
+
+    /// <summary>An interrupt that waits for STI must come two instructions later, not at some later exit.</summary>
+    public static void PromptInterrupt(ProbeGuest guest)
+    {
+        guest.Place(Program, c =>
+        {
+            EnableLocalApic(c);
+            c.xor(r8d, r8d);
+            WriteLocalApic(c, 0x300, 0x40000 | 0x43); // to self
+            c.sti();
+            c.nop();
+            c.nop();
+            c.cli();
+            Report(c, r8d);
+            Done(c);
+        });
+        guest.Place(Free, c =>
+        {
+            c.mov(r8d, 0x43);
+            WriteLocalApic(c, 0xB0, 0);
+            c.iretq();
+        });
+        guest.Gate(0x43, Free);
+    }
 
     public static void Sse(ProbeGuest guest) => guest.Place(Program, c =>
     {
