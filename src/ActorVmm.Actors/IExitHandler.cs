@@ -4,7 +4,8 @@ namespace ActorVmm.Actors;
 
 /// <summary>
 /// The embedding program's say in a VM (the seed's WrappedExitHandler): sees why it halts, may claim addresses that no device claims, may
-/// override what happens on reset or triple fault. Called on a vCPU's thread: answer at once.
+/// override what happens on reset or triple fault. <see cref="TryHandle"/> is called on a vCPU's thread, the others on the VM's: answer at
+/// once. An exception is logged, and counts as the default answer.
 /// </summary>
 public interface IExitHandler
 {

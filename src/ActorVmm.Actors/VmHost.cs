@@ -1,3 +1,8 @@
+using Akka.Actor;
+using Akka.Configuration;
+using ActorVmm.Actors.Host;
+using ActorVmm.Actors.Host.Vm;
+using ActorVmm.Actors.Settings;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Actors;
@@ -23,6 +28,110 @@ public interface IVmHandle
     /// <summary>Stops all vCPUs and the clock; completes when none runs.</summary>
     Task PauseAsync();
 
-    /// <summary>Undoes <see cref="PauseAsync"/>.</summary>
+    /// <summary>Undoes <see cref="PauseAsync"/>. A device that waits for an operator (policy <c>pause</c>) is tried again.</summary>
     Task ResumeAsync();
+
+    /// <summary>What every unit of the VM says about itself, as a tree; one that does not answer in time is shown as unresolved.</summary>
+    Task<InspectNode> InspectAsync();
+}
+
+/// <summary>VMs in an actor system: <c>/user/host</c> and what is below it.</summary>
+public sealed class VmHost : IVmHost
+{
+    private readonly ActorSystem _system;
+    private readonly bool _ownsSystem;
+    private readonly IActorRef _host;
+    private readonly IGuestLoader _loader;
+    private readonly List<Task> _runs = [];
+    private readonly Lock _lock = new();
+
+    private VmHost(ActorSystem system, bool ownsSystem, IGuestLoader? loader)
+    {
+        var settings = ActorSettings.From(system.Settings.Config);
+        system.Settings.InjectTopLevelFallback(ActorSettings.Shipped);
+        _system = system;
+        _ownsSystem = ownsSystem;
+        _loader = loader ?? KernelLoader.Instance;
+        _host = system.ActorOf(HostActor.Props(settings), "host");
+    }
+
+    /// <summary>A host with an actor system of its own.</summary>
+    /// <param name="config">What <c>akka.hocon</c> says; keys that are missing take their shipped value.</param>
+    /// <param name="loader">Puts the guest into its machine; the default reads the kernel that the <see cref="VmSpec"/> names.</param>
+    /// <exception cref="ConfigurationException">An unknown key or a bad value; the message names it.</exception>
+    public static VmHost Create(Config? config = null, IGuestLoader? loader = null) =>
+        new(ActorSystem.Create("actorvmm", (config ?? Config.Empty).WithFallback(ActorSettings.Shipped)), ownsSystem: true, loader);
+
+    /// <summary>A host in an existing actor system (one with its own logging, say), which stays when the host is disposed.</summary>
+    /// <param name="system">May lack the <c>actorvmm</c> section: missing keys take their shipped value.</param>
+    /// <param name="loader">As in <see cref="Create"/>.</param>
+    /// <exception cref="ConfigurationException">An unknown key or a bad value; the message names it.</exception>
+    public static VmHost Attach(ActorSystem system, IGuestLoader? loader = null)
+    {
+        ArgumentNullException.ThrowIfNull(system);
+        return new VmHost(system, ownsSystem: false, loader);
+    }
+
+    /// <inheritdoc/>
+    public Task<IVmHandle> StartAsync(VmSpec spec, IHypervisor hypervisor, VmConsole console, IExitHandler? exitHandler = null) =>
+        StartAsync(spec, hypervisor, console, exitHandler, devices: []);
+
+    /// <inheritdoc/>
+    public async ValueTask DisposeAsync()
+    {
+        _host.Tell(HostProtocol.StopAll.Instance);
+        Task[] runs;
+        lock (_lock) runs = [.. _runs];
+        await Task.WhenAll(runs).ConfigureAwait(false);
+        if (_ownsSystem) await _system.Terminate().ConfigureAwait(false);
+        else await _host.GracefulStop(TimeSpan.FromSeconds(10)).ConfigureAwait(false);
+    }
+
+    internal Task<IVmHandle> StartAsync(
+        VmSpec spec, IHypervisor hypervisor, VmConsole console, IExitHandler? exitHandler, IReadOnlyList<DeviceFactory> devices)
+    {
+        ArgumentNullException.ThrowIfNull(spec);
+        ArgumentNullException.ThrowIfNull(hypervisor);
+        ArgumentNullException.ThrowIfNull(console);
+        var run = new VmRun(spec, hypervisor, console, exitHandler, _loader, devices);
+        lock (_lock)
+        {
+            _runs.RemoveAll(static done => done.IsCompleted);
+            _runs.Add(run.Completion);
+        }
+
+        _host.Tell(new HostProtocol.StartVm(run));
+        return run.Started.Task;
+    }
+}
+
+/// <summary>A started VM, by messages to its actor.</summary>
+internal sealed class VmHandle(VmRun run, IActorRef vm) : IVmHandle
+{
+    public VmSpec Spec => run.Spec;
+
+    public Task<VmOutcome> Completion => run.Completion;
+
+    public void Stop() => vm.Tell(VmProtocol.Stop.Instance);
+
+    public Task PauseAsync() => AskAsync(static done => new VmProtocol.Pause(done));
+
+    public Task ResumeAsync() => AskAsync(static done => new VmProtocol.Resume(done));
+
+    public async Task<InspectNode> InspectAsync()
+    {
+        if (Completion.IsCompleted) return InspectNode.Unresolved(Spec.Name);
+        var answer = await vm.Ask<UnitProtocol.Inspected>(UnitProtocol.Inspect.Instance, TimeSpan.FromSeconds(30)).ConfigureAwait(false);
+        return answer.Node;
+    }
+
+    private async Task AskAsync(Func<TaskCompletionSource, object> command)
+    {
+        var done = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+        vm.Tell(command(done));
+        // A VM that ends in the meantime answers nobody.
+        if (await Task.WhenAny(done.Task, Completion).ConfigureAwait(false) == Completion)
+            done.TrySetException(new InvalidOperationException($"{Spec.Name} has ended: {(await Completion.ConfigureAwait(false)).Text}"));
+        await done.Task.ConfigureAwait(false);
+    }
 }

@@ -1,6 +1,9 @@
+using ActorVmm.Host.Commands;
+
 namespace ActorVmm.Host;
 
 internal static class Program
 {
-    private static int Main() => 0;
+    private static Task<int> Main(string[] arguments) =>
+        new CommandLineInterface(Composition.Services(), ConsoleDescriptors.OfProcess()).InvokeAsync(arguments);
 }

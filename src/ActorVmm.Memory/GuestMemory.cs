@@ -98,6 +98,16 @@ public sealed class GuestMemory : IDisposable
     public bool TryWrite<T>(GuestAddress at, T value) where T : unmanaged =>
         TryWrite(at, MemoryMarshal.AsBytes(new ReadOnlySpan<T>(in value)));
 
+    /// <summary>All of RAM back to zeroes, as after power-on; the observer hears of it. No vCPU may run meanwhile.</summary>
+    public void Clear()
+    {
+        foreach (var region in _regions)
+        {
+            region.Clear();
+            Written(region.Start, region.Size);
+        }
+    }
+
     public void Dispose()
     {
         foreach (var region in _regions) region.Dispose();

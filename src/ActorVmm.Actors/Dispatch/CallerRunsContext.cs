@@ -1,0 +1,58 @@
+using Akka.Dispatch;
+
+namespace ActorVmm.Actors.Dispatch;
+
+/// <summary>
+/// Marks a thread as one that runs the mailboxes of the devices it talks to (a vCPU's thread), and holds its trampoline: mailboxes that
+/// became due while another one runs. They run after it, from the outermost call, so the stack does not grow with the length of a chain.
+/// </summary>
+/// <param name="interrupted">True where the thread is wanted elsewhere (a kick): it then stops helping with other senders' messages.</param>
+public sealed class CallerRunsContext(Func<bool> interrupted)
+{
+    /// <summary>
+    /// A mailbox that still has messages after its throughput is run again while the own answer is outstanding, at most this often per exit.
+    /// The thread must not become a worker of a busy device.
+    /// </summary>
+    internal const int HelpLimit = 64;
+
+    [ThreadStatic] private static CallerRunsContext? s_current;
+
+    private readonly Queue<IRunnable> _due = new(capacity: 16);
+    private int _help;
+
+    /// <summary>The context of this thread; null on pool threads.</summary>
+    public static CallerRunsContext? Current => s_current;
+
+    /// <summary>True where the message being dispatched right now may run its receiver inline.</summary>
+    internal bool Armed { get; set; }
+
+    /// <summary>True inside an inline run.</summary>
+    internal bool Running { get; set; }
+
+    /// <summary>Asks whether the answer that this thread waits for is still outstanding; null where it waits for none.</summary>
+    public Func<bool>? Outstanding { get; set; }
+
+    /// <summary>Runs <paramref name="body"/> with this context on the current thread (which it owns for its life).</summary>
+    public void Bind(Action body)
+    {
+        ArgumentNullException.ThrowIfNull(body);
+        var before = s_current;
+        s_current = this;
+        try { body(); }
+        finally { s_current = before; }
+    }
+
+    /// <summary>Forgets how much help was given; called once per exit.</summary>
+    public void BeginExit() => _help = 0;
+
+    /// <summary>Consumes the permission to run inline: the end of a run registers the mailbox again, and that must not recurse.</summary>
+    internal bool TakeArmed()
+    {
+        if (Armed) { Armed = false; return true; }
+        return Running && Outstanding is { } outstanding && _help++ < HelpLimit && outstanding() && !interrupted();
+    }
+
+    internal void Push(IRunnable mailbox) => _due.Enqueue(mailbox);
+
+    internal bool TryPop(out IRunnable? mailbox) => _due.TryDequeue(out mailbox);
+}

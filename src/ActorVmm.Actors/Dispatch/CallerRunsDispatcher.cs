@@ -1,0 +1,105 @@
+using Akka.Actor;
+using Akka.Configuration;
+using Akka.Dispatch;
+using Akka.Dispatch.SysMsg;
+
+namespace ActorVmm.Actors.Dispatch;
+
+/// <summary>
+/// Runs a receiver's mailbox on the thread of the vCPU that told it an <see cref="ISyncExit"/>; everything else goes to the thread pool.
+/// An exit is still a real <c>Tell</c> into a real mailbox: order, one message at a time, and supervision are Akka's own.
+/// </summary>
+/// <remarks>
+/// Akka claims the mailbox (a compare-and-swap) before it calls <see cref="ExecuteTask"/>, so this class only chooses the thread.
+/// </remarks>
+public sealed class CallerRunsDispatcher : Dispatcher
+{
+    internal CallerRunsDispatcher(
+        MessageDispatcherConfigurator configurator, string id, int throughput, ExecutorServiceFactory pool, TimeSpan shutdownTimeout)
+        : base(configurator, id, throughput, throughputDeadlineTime: null, pool, shutdownTimeout)
+    {
+    }
+
+    /// <inheritdoc/>
+    public override void Dispatch(ActorCell cell, Envelope envelope)
+    {
+        var exit = envelope.Message as ISyncExit;
+        try
+        {
+            if (CallerRunsContext.Current is { } context)
+            {
+                // What a device handler tells while it runs inline must not inherit the permission of the message it answers.
+                var before = context.Armed;
+                context.Armed = exit is not null;
+                try { base.Dispatch(cell, envelope); }
+                finally { context.Armed = before; }
+            }
+            else
+            {
+                base.Dispatch(cell, envelope);
+            }
+        }
+        catch (Exception) when (exit is not null)
+        {
+            // ActorCell.SendMessage would swallow this (pool refused the work at shutdown), and the vCPU would wait for ever.
+            exit.Undeliverable();
+            return;
+        }
+
+        if (exit is not null && cell.IsTerminated) exit.Undeliverable();
+    }
+
+    /// <inheritdoc/>
+    public override void SystemDispatch(ActorCell cell, SystemMessage message)
+    {
+        // The failure of a device and the verdict of its supervisor also run on the vCPU's thread: the very next exit meets the restarted device.
+        if (CallerRunsContext.Current is not { Running: true } context)
+        {
+            base.SystemDispatch(cell, message);
+            return;
+        }
+
+        var before = context.Armed;
+        context.Armed = true;
+        try { base.SystemDispatch(cell, message); }
+        finally { context.Armed = before; }
+    }
+
+    /// <inheritdoc/>
+    protected override void ExecuteTask(IRunnable run)
+    {
+        var context = CallerRunsContext.Current;
+        if (context is null || !context.TakeArmed()) base.ExecuteTask(run);
+        else if (context.Running) context.Push(run);
+        else RunInline(context, run);
+    }
+
+    private void RunInline(CallerRunsContext context, IRunnable run)
+    {
+        context.Running = true;
+        try
+        {
+            run.Run();
+            while (context.TryPop(out var next)) next!.Run();
+        }
+        finally
+        {
+            context.Running = false;
+            // Only after an exception that Akka does not handle: claimed mailboxes must still run somewhere.
+            while (context.TryPop(out var left)) base.ExecuteTask(left!);
+        }
+    }
+}
+
+/// <summary>Makes the one <see cref="CallerRunsDispatcher"/> of an actor system; named by <c>type</c> in <c>akka.hocon</c>.</summary>
+public sealed class CallerRunsConfigurator : MessageDispatcherConfigurator
+{
+    private readonly CallerRunsDispatcher _instance;
+
+    public CallerRunsConfigurator(Config config, IDispatcherPrerequisites prerequisites) : base(config, prerequisites) =>
+        _instance = new CallerRunsDispatcher(
+            this, Config.GetString("id"), Config.GetInt("throughput"), ConfigureExecutor(), Config.GetTimeSpan("shutdown-timeout"));
+
+    /// <inheritdoc/>
+    public override MessageDispatcher Dispatcher() => _instance;
+}

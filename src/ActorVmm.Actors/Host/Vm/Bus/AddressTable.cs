@@ -1,0 +1,99 @@
+using System.Diagnostics.CodeAnalysis;
+using Akka.Routing;
+
+namespace ActorVmm.Actors.Host.Vm.Bus;
+
+/// <summary>
+/// Who answers where: an immutable table of disjoint ranges, sorted, one for ports and one for MMIO. Every vCPU reads it without a lock; a
+/// change makes a new table.
+/// </summary>
+public sealed class AddressTable
+{
+    private readonly Entry[] _ports;
+    private readonly Entry[] _mmio;
+
+    private AddressTable(Entry[] ports, Entry[] mmio)
+    {
+        _ports = ports;
+        _mmio = mmio;
+    }
+
+    /// <summary>Nobody answers anywhere.</summary>
+    public static AddressTable Empty { get; } = new([], []);
+
+    /// <summary>All entries, ports first, ascending.</summary>
+    public IEnumerable<Entry> Entries => _ports.Concat(_mmio);
+
+    /// <summary>
+    /// The table of these devices. Entries of <paramref name="previous"/> are kept with their counters where device and range are the same.
+    /// </summary>
+    /// <exception cref="ArgumentException">Two ranges overlap, or one leaves its address space; the message names both.</exception>
+    public static AddressTable Build(IEnumerable<DeviceRoutee> devices, AddressTable previous)
+    {
+        ArgumentNullException.ThrowIfNull(devices);
+        ArgumentNullException.ThrowIfNull(previous);
+        var known = previous.Entries.ToDictionary(entry => (entry.Device.Actor, entry.Range));
+        var entries = devices
+            .SelectMany(device => device.Ranges.Select(range => known.GetValueOrDefault((device.Actor, range)) ?? new Entry(range, device)))
+            .OrderBy(entry => entry.Range.Start).ToArray();
+
+        CheckDisjoint(entries.Select(entry => (entry.Range, entry.Device.Name)));
+        return new AddressTable([.. entries.Where(entry => entry.Range.IsPort)], [.. entries.Where(entry => !entry.Range.IsPort)]);
+    }
+
+    /// <summary>Refuses ranges that overlap or leave their address space.</summary>
+    /// <exception cref="ArgumentException">The message names the ranges and their devices.</exception>
+    public static void CheckDisjoint(IEnumerable<(AddressRange Range, string Device)> ranges)
+    {
+        (AddressRange Range, string Device)? before = null;
+        foreach (var current in ranges.OrderBy(entry => entry.Range.IsPort).ThenBy(entry => entry.Range.Start))
+        {
+            if (!current.Range.IsValid)
+                throw new ArgumentException($"{current.Device}: {current.Range} (length {current.Range.Length}) is not inside its address space");
+            if (before is { } last && last.Range.Overlaps(current.Range))
+                throw new ArgumentException($"{current.Device}: {current.Range} overlaps {last.Range} of {last.Device}");
+            before = current;
+        }
+    }
+
+    /// <summary>Finds who answers for all of [<paramref name="address"/>, +<paramref name="size"/>).</summary>
+    public bool TryFind(bool isPort, ulong address, int size, [NotNullWhen(true)] out Entry? found)
+    {
+        var entries = isPort ? _ports : _mmio;
+        int low = 0, high = entries.Length - 1;
+        while (low <= high)
+        {
+            var middle = (low + high) >>> 1;
+            var entry = entries[middle];
+            if (address < entry.Range.Start) high = middle - 1;
+            else if (address > entry.Range.Last) low = middle + 1;
+            else { found = entry; return entry.Range.Contains(address, size); }
+        }
+
+        found = null;
+        return false;
+    }
+
+    /// <summary>One range, its device, and how often it was used.</summary>
+    public sealed class Entry(AddressRange range, DeviceRoutee device)
+    {
+        private long _reads;
+        private long _writes;
+
+        public AddressRange Range { get; } = range;
+        public DeviceRoutee Device { get; } = device;
+        public long Reads => Volatile.Read(ref _reads);
+        public long Writes => Volatile.Read(ref _writes);
+
+        internal void Count(bool isWrite) => Interlocked.Increment(ref isWrite ? ref _writes : ref _reads);
+    }
+}
+
+/// <summary>A device as the bus's router knows it: its actor, and the ranges it answers for.</summary>
+public sealed class DeviceRoutee(Akka.Actor.IActorRef device, params IReadOnlyList<AddressRange> ranges) : ActorRefRoutee(device)
+{
+    /// <summary>The actor's name.</summary>
+    public string Name { get; } = device.Path.Name;
+
+    public IReadOnlyList<AddressRange> Ranges { get; } = ranges;
+}

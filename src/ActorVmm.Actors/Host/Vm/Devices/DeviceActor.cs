@@ -1,0 +1,246 @@
+using System.Numerics;
+using Akka.Actor;
+using Akka.Event;
+using ActorVmm.Actors.Dispatch;
+using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Devices;
+
+namespace ActorVmm.Actors.Host.Vm.Devices;
+
+/// <summary>
+/// The actor shell that every device shares. It guarantees that each access is answered whatever the device does, stores the checkpoint
+/// after each message that succeeded and only then lets its effects out, and resumes from the checkpoint after a failure: the failed access
+/// is tried once more by the fresh device, so that the guest sees nothing.
+/// </summary>
+/// <typeparam name="TState">The device's guest-visible state.</typeparam>
+public abstract class DeviceActor<TState> : UntypedActor
+{
+    private readonly IBusDevice _device;
+    private readonly IDeviceState<TState> _state;
+    private readonly ITimedDevice? _timed;
+    private readonly Checkpoint<TState> _checkpoint;
+
+    /// <param name="slot">What outlives this actor.</param>
+    /// <param name="checkpoint">The state that outlives this actor.</param>
+    /// <param name="device">A fresh device: it takes over the checkpoint.</param>
+    protected DeviceActor(DeviceSlot slot, Checkpoint<TState> checkpoint, IBusDevice device)
+    {
+        ArgumentNullException.ThrowIfNull(slot);
+        ArgumentNullException.ThrowIfNull(checkpoint);
+        Slot = slot;
+        _device = device;
+        _state = (IDeviceState<TState>)device;
+        _timed = device as ITimedDevice;
+        _checkpoint = checkpoint;
+        Log = Context.GetLogger();
+
+        slot.Effects.Discard();
+        if (checkpoint.Exists) _state.State = checkpoint.Last;
+    }
+
+    /// <summary>What outlives this actor.</summary>
+    protected DeviceSlot Slot { get; }
+
+    /// <summary>The log of this device.</summary>
+    protected ILoggingAdapter Log { get; }
+
+    /// <inheritdoc/>
+    protected override void PreStart()
+    {
+        Slot.Attach(Self);
+        Settle();
+    }
+
+    /// <summary>The children of a device, if it has any, live on; nothing else of the failed instance is used again.</summary>
+    protected override void PreRestart(Exception reason, object message) { }
+
+    /// <inheritdoc/>
+    protected override void PostRestart(Exception reason)
+    {
+        Slot.CountRestart();
+        Settle();
+        if (Slot.Owed is not null) Self.Tell(Redeliver.Instance, Self);
+    }
+
+    /// <inheritdoc/>
+    protected override void PostStop()
+    {
+        Slot.SetDeadline(null);
+        // Stopped for good: what is still owed is answered as an empty slot would.
+        Slot.Owed?.CompleteOpenBus(AccessOutcome.Faulted);
+        Slot.Owed = null;
+    }
+
+    /// <inheritdoc/>
+    protected override bool AroundReceive(Receive receive, object message)
+    {
+        if (Slot.Owed is not null) RepayFirst(receive, message);
+        return message is Redeliver || Handle(receive, message);
+    }
+
+    /// <inheritdoc/>
+    protected override void OnReceive(object message)
+    {
+        switch (message)
+        {
+            case BusAccess access: OnAccess(access); break;
+            case AlarmRang: OnAlarm(); break;
+            case UnitProtocol.Start or UnitProtocol.Stop: Sender.Tell(new UnitProtocol.Done(Slot.Name)); break;
+            case UnitProtocol.Reset: OnReset(); break;
+            case UnitProtocol.Save: Sender.Tell(new UnitProtocol.Saved(Slot.Name, _checkpoint.Last)); break;
+            case UnitProtocol.Restore restore: OnRestore(restore); break;
+            case UnitProtocol.Inspect: Sender.Tell(new UnitProtocol.Inspected(Inspect())); break;
+            default: Unhandled(message); break;
+        }
+    }
+
+    /// <summary>Called after a message was handled and before its checkpoint is stored: what the device does of its own accord.</summary>
+    protected virtual void AfterMessage() { }
+
+    /// <summary>Called when the effects of a message have left.</summary>
+    protected virtual void AfterEffects() { }
+
+    /// <summary>Adds what is worth seeing about this device.</summary>
+    protected virtual void Describe(IDictionary<string, string> values) { }
+
+    private void OnAccess(BusAccess access)
+    {
+        if (access.IsWrite)
+        {
+            _device.Write(access.Offset, access.Size, access.Data);
+            Answer = 0;
+        }
+        else
+        {
+            Answer = _device.Read(access.Offset, access.Size);
+        }
+    }
+
+    /// <summary>The answer to the access at hand; it leaves last, after the effects.</summary>
+    private ulong Answer { get; set; }
+
+    private void OnAlarm()
+    {
+        Slot.AlarmSpent();
+        _timed?.Advance(Slot.Clock.Nanoseconds);
+    }
+
+    private void OnReset()
+    {
+        _device.Reset();
+        Sender.Tell(new UnitProtocol.Done(Slot.Name));
+    }
+
+    private void OnRestore(UnitProtocol.Restore restore)
+    {
+        if (restore.State is TState state)
+        {
+            _state.State = state;
+            Sender.Tell(new UnitProtocol.Done(Slot.Name));
+            return;
+        }
+
+        Sender.Tell(new UnitProtocol.Done(Slot.Name, $"a {restore.State?.GetType().Name ?? "missing state"} is not the state of {Slot.Name}"));
+    }
+
+    private InspectNode Inspect()
+    {
+        var values = new SortedDictionary<string, string>(StringComparer.Ordinal)
+        {
+            ["state"] = $"{_checkpoint.Last}",
+            ["handled"] = $"{Slot.Handled}",
+            ["failures"] = $"{Slot.Failures}",
+            ["restarts"] = $"{Slot.Restarts}",
+            ["last-error"] = Slot.LastError ?? "none",
+            ["mailbox"] = $"{((ActorCell)Context).NumberOfMessages}",
+        };
+        Describe(values);
+        return new InspectNode(Slot.Name, values);
+    }
+
+    /// <summary>The access that a failure left behind goes before <paramref name="next"/>.</summary>
+    private void RepayFirst(Receive receive, object next)
+    {
+        var owed = Slot.Owed!;
+        Slot.Owed = null;
+        try
+        {
+            Handle(receive, owed);
+        }
+        catch
+        {
+            // The failure must reach the supervisor; the message at hand has not been tried, and waits for the next instance.
+            if (next is not Redeliver) Self.Tell(next, Sender);
+            throw;
+        }
+    }
+
+    private bool Handle(Receive receive, object message)
+    {
+        var access = message as BusAccess;
+        try
+        {
+            if (!base.AroundReceive(receive, message)) return false;
+            AfterMessage();
+            _checkpoint.Store(_state.State);
+        }
+        catch (Exception cause)
+        {
+            Slot.CountFailure();
+            Slot.LastError = $"{cause.GetType().Name}: {cause.Message}";
+            Slot.Effects.Discard();
+            if (access is not null) Failed(access);
+            throw;
+        }
+
+        LetEffectsOut();
+        Slot.CountHandled();
+        // A failure after the answer would be charged to the vCPU's next access, so nothing may follow it.
+        access?.Complete(Answer);
+        return true;
+    }
+
+    private void Failed(BusAccess access)
+    {
+        access.Failures++;
+        if (access.Failures == 1)
+        {
+            Slot.Owed = access;
+            return;
+        }
+
+        Log.Warning("{0} failed twice on the same access to offset 0x{1:x}; it reads as all ones", Slot.Name, access.Offset);
+        access.CompleteOpenBus(AccessOutcome.Faulted);
+    }
+
+    private void Settle()
+    {
+        _checkpoint.Store(_state.State);
+        LetEffectsOut();
+    }
+
+    private void LetEffectsOut()
+    {
+        var failures = Slot.Effects.FailureCount;
+        Slot.Effects.Commit();
+        AfterEffects();
+        if (Slot.Effects.FailureCount != failures) ReportEffectFailure();
+        if (_timed is not null) Slot.SetDeadline(_timed.Deadline);
+    }
+
+    private void ReportEffectFailure()
+    {
+        Slot.LastError = $"effect: {Slot.Effects.LastFailure!.Message}";
+        // A console that is gone fails for every byte: the log hears of the 1st, 2nd, 4th, 8th, ...
+        if (BitOperations.IsPow2(Slot.Effects.FailureCount))
+            Log.Warning("an effect of {0} failed (so far {1}): {2}", Slot.Name, Slot.Effects.FailureCount, Slot.Effects.LastFailure.Message);
+    }
+
+    /// <summary>Nudges a restarted device to handle what is owed although nobody else tells it anything.</summary>
+    private sealed class Redeliver : ISyncExit
+    {
+        public static readonly Redeliver Instance = new();
+
+        public void Undeliverable() { /* PostStop answers what is owed. */ }
+    }
+}

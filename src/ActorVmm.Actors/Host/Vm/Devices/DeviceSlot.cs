@@ -1,0 +1,91 @@
+using Akka.Actor;
+using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Hypervisor;
+
+namespace ActorVmm.Actors.Host.Vm.Devices;
+
+/// <summary>What the guest can see of a device, as of the last message that succeeded. Outlives the actor.</summary>
+/// <typeparam name="TState">The device's state, a value.</typeparam>
+public sealed class Checkpoint<TState>
+{
+    /// <summary>False until the first device was built: it then is at power-on.</summary>
+    public bool Exists { get; private set; }
+
+    /// <summary>The state to resume from.</summary>
+    public TState Last { get; private set; } = default!;
+
+    /// <summary>Takes the state after a successful message.</summary>
+    public void Store(TState state)
+    {
+        Last = state;
+        Exists = true;
+    }
+}
+
+/// <summary>
+/// What stays in place while a device's actor is restarted: its effects on their way out, the access it still owes an answer, its counters,
+/// and its place in the alarm clock. Touched only by the actor, except where a member says otherwise.
+/// </summary>
+public sealed class DeviceSlot
+{
+    private readonly AlarmClock _alarms;
+    private readonly int _alarm;
+    private ulong _deadline = ulong.MaxValue;
+    private long _handled;
+    private long _failures;
+    private long _restarts;
+
+    /// <param name="name">The device's actor name.</param>
+    /// <param name="effects">Where its effects leave.</param>
+    /// <param name="alarms">The machine's alarm clock.</param>
+    public DeviceSlot(string name, EffectBuffer effects, AlarmClock alarms)
+    {
+        ArgumentNullException.ThrowIfNull(alarms);
+        Name = name;
+        Effects = effects;
+        _alarms = alarms;
+        _alarm = alarms.Register();
+    }
+
+    public string Name { get; }
+
+    /// <summary>Where the device's ports lead; effects leave when the checkpoint is stored.</summary>
+    public EffectBuffer Effects { get; }
+
+    /// <summary>Machine time.</summary>
+    public IMachineClock Clock => _alarms.Clock;
+
+    /// <summary>An access that failed once: it is the first message that the restarted device handles.</summary>
+    internal BusAccess? Owed { get; set; }
+
+    /// <summary>The last failure, for people. Any thread.</summary>
+    public string? LastError { get; internal set; }
+
+    /// <summary>Messages handled. Any thread.</summary>
+    public long Handled => Volatile.Read(ref _handled);
+
+    /// <summary>Exceptions that left a handler. Any thread.</summary>
+    public long Failures => Volatile.Read(ref _failures);
+
+    /// <summary>Restarts. Any thread.</summary>
+    public long Restarts => Volatile.Read(ref _restarts);
+
+    internal void CountHandled() => Volatile.Write(ref _handled, _handled + 1);
+    internal void CountFailure() => Interlocked.Increment(ref _failures);
+    internal void CountRestart() => Interlocked.Increment(ref _restarts);
+
+    /// <summary>Names the actor that the alarm clock wakes.</summary>
+    internal void Attach(IActorRef device) => _alarms.Attach(_alarm, device);
+
+    /// <summary>Asks to be woken at <paramref name="deadline"/>. Free where it has not changed.</summary>
+    internal void SetDeadline(ulong? deadline)
+    {
+        var at = deadline ?? ulong.MaxValue;
+        if (at == _deadline) return;
+        _deadline = at;
+        _alarms.Set(_alarm, at);
+    }
+
+    /// <summary>The alarm rang and is spent.</summary>
+    internal void AlarmSpent() => _deadline = ulong.MaxValue;
+}

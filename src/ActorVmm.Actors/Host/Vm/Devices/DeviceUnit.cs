@@ -1,0 +1,23 @@
+using Akka.Actor;
+using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Hypervisor;
+
+namespace ActorVmm.Actors.Host.Vm.Devices;
+
+/// <summary>One device to be put into a VM.</summary>
+/// <param name="Name">Its actor name below <c>devices</c>.</param>
+/// <param name="Props">Makes its actor; evaluated anew at each restart, so what outlives a restart is passed in, never built inside.</param>
+/// <param name="Ranges">Where it answers.</param>
+public sealed record DeviceUnit(string Name, Props Props, params IReadOnlyList<AddressRange> Ranges);
+
+/// <summary>What devices are made of: the machine's ports.</summary>
+/// <param name="Machine">Interrupt lines, clock, RAM.</param>
+/// <param name="Alarms">Deadlines.</param>
+/// <param name="Target">Where effects end up.</param>
+/// <param name="Console">The outside of <c>serial0</c>.</param>
+/// <param name="BootUnixNanoseconds">Wall clock at machine time 0.</param>
+public sealed record DeviceParts(IMachine Machine, AlarmClock Alarms, IEffectTarget Target, VmConsole Console, ulong BootUnixNanoseconds)
+{
+    /// <summary>What outlives the actor of one device.</summary>
+    public DeviceSlot Slot(string name) => new(name, new EffectBuffer(Target), Alarms);
+}

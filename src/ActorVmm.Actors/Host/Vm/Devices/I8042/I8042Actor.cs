@@ -1,0 +1,16 @@
+using Akka.Actor;
+using ActorVmm.Devices.I8042;
+
+namespace ActorVmm.Actors.Host.Vm.Devices.I8042;
+
+/// <summary><c>devices/i8042</c>: the keyboard controller, by which guests reset their machine.</summary>
+public sealed class I8042Actor : DeviceActor<KeyboardControllerState>
+{
+    public static Props Props(DeviceSlot slot, Checkpoint<KeyboardControllerState> checkpoint) =>
+        Akka.Actor.Props.Create(() => new I8042Actor(slot, checkpoint));
+
+    public I8042Actor(DeviceSlot slot, Checkpoint<KeyboardControllerState> checkpoint)
+        : base(slot, checkpoint, new KeyboardController(slot.Effects.InterruptLine(KeyboardController.Irq), slot.Effects.Power))
+    {
+    }
+}

@@ -1,0 +1,17 @@
+using Akka.Actor;
+using ActorVmm.Devices;
+using ActorVmm.Devices.Power;
+
+namespace ActorVmm.Actors.Host.Vm.Devices.Power;
+
+/// <summary><c>devices/power</c>: the ACPI fixed hardware, by which guests switch their machine off.</summary>
+public sealed class PowerActor : DeviceActor<AcpiPowerState>
+{
+    public static Props Props(DeviceSlot slot, Checkpoint<AcpiPowerState> checkpoint, IClock time) =>
+        Akka.Actor.Props.Create(() => new PowerActor(slot, checkpoint, time));
+
+    public PowerActor(DeviceSlot slot, Checkpoint<AcpiPowerState> checkpoint, IClock time)
+        : base(slot, checkpoint, new AcpiPower(slot.Effects.InterruptLine(PowerPorts.SciGsi), slot.Effects.Power, time))
+    {
+    }
+}

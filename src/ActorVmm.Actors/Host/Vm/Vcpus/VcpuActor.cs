@@ -1,0 +1,307 @@
+using System.Numerics;
+using Akka.Actor;
+using Akka.Event;
+using ActorVmm.Actors.Dispatch;
+using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Actors.Host.Vm.Devices;
+using ActorVmm.Hypervisor;
+
+namespace ActorVmm.Actors.Host.Vm.Vcpus;
+
+/// <summary>
+/// <c>vcpus/{n}</c>: runs the guest in slices on its own thread. A slice ends when a message arrives, or when a device does not answer at
+/// once: the vCPU then waits as an actor, not as a thread, so that pause, stop and inspection are served in the meantime.
+/// </summary>
+public sealed class VcpuActor : UntypedActor
+{
+    // Waiting for another thread that holds the device's mailbox: a few short spins cover a handler of a microsecond, yielding covers a
+    // worker on the same core; anything longer is worth a message.
+    private const int Spins = 40;
+    private const int Yields = 20;
+
+    private readonly IVcpu _vcpu;
+    private readonly VcpuLinks _links;
+    private readonly VcpuDispatcher _dispatcher;
+    private readonly ILoggingAdapter _log;
+    private BusAccess _access = new();
+    private ICancelable? _overdue;
+    private bool _tokenOut;
+    private bool _runAfterReply;
+    private long _exits;
+    private long _parked;
+    private long _overdueCount;
+    private string _state = "paused";
+
+    public static Props Props(IVcpu vcpu, VcpuLinks links) => Akka.Actor.Props.Create(() => new VcpuActor(vcpu, links));
+
+    public VcpuActor(IVcpu vcpu, VcpuLinks links)
+    {
+        _vcpu = vcpu;
+        _links = links;
+        _log = Context.GetLogger();
+        _dispatcher = ((ActorCell)Context).Dispatcher as VcpuDispatcher
+            ?? throw new ActorInitializationException(Self, $"a vCPU needs the dispatcher {Settings.ActorSettings.VcpuDispatcher}");
+        _dispatcher.Context.Outstanding = () => !_access.IsDone;
+        _dispatcher.Gate.Attach(vcpu);
+    }
+
+    /// <inheritdoc/>
+    protected override void PostStop()
+    {
+        _dispatcher.Gate.Attach(null);
+        _overdue?.Cancel();
+    }
+
+    /// <inheritdoc/>
+    protected override void OnReceive(object message) => Paused(message);
+
+    // ---- Behaviours: who may enter the guest, and when.
+
+    private void Paused(object message)
+    {
+        switch (message)
+        {
+            case VcpuProtocol.Run: _tokenOut = false; break; // the right to run has been withdrawn meanwhile
+            case VcpuProtocol.Resume: BecomeRunning(); break;
+            case VcpuProtocol.Pause: Sender.Tell(new VcpuProtocol.Paused(_vcpu.Id)); break;
+            default: Always(message); break;
+        }
+    }
+
+    private void Running(object message)
+    {
+        switch (message)
+        {
+            case VcpuProtocol.Run: _tokenOut = false; RunSlice(); break;
+            case VcpuProtocol.Resume: break;
+            case VcpuProtocol.Pause: BecomePaused(); Sender.Tell(new VcpuProtocol.Paused(_vcpu.Id)); break;
+            default: Always(message); break;
+        }
+    }
+
+    private void AwaitingReply(object message)
+    {
+        switch (message)
+        {
+            case VcpuProtocol.Run: _tokenOut = false; break;
+            case BusAccess.ReplyReady ready when ReferenceEquals(ready.Access, _access): OnReply(); break;
+            case BusAccess.ReplyReady: break; // of an access that was given up
+            case ReplyOverdue overdue when ReferenceEquals(overdue.Access, _access): OnOverdue(); break;
+            case ReplyOverdue: break;
+            case VcpuProtocol.Resume: ResumeWaiting(); break;
+            case VcpuProtocol.Pause: PauseWaiting(); Sender.Tell(new VcpuProtocol.Paused(_vcpu.Id)); break;
+            default: Always(message); break;
+        }
+    }
+
+    private void Always(object message)
+    {
+        switch (message)
+        {
+            case VcpuProtocol.GetState: Sender.Tell(new VcpuProtocol.StateIs(_vcpu.Id, TakeState(), AwaitsReply)); break;
+            case UnitProtocol.Inspect: Sender.Tell(new UnitProtocol.Inspected(Inspect())); break;
+            case UnitProtocol.Reset: OnReset(); break;
+            case UnitProtocol.Save: Sender.Tell(new UnitProtocol.Saved(Self.Path.Name, State: null)); break; // saved with its machine
+            case UnitProtocol.Start or UnitProtocol.Stop or UnitProtocol.Restore: Sender.Tell(new UnitProtocol.Done(Self.Path.Name)); break;
+            case BusAccess.ReplyReady or ReplyOverdue: break; // late
+            default: Unhandled(message); break;
+        }
+    }
+
+    // ---- One slice.
+
+    private void RunSlice()
+    {
+        var gate = _dispatcher.Gate;
+        while (true)
+        {
+            if (_links.Run.Ending) { BecomePaused(); return; }
+            if (!gate.TryEnter()) break;
+            var kind = _vcpu.Run();
+            gate.Leave();
+            if (!Handle(kind)) return;
+        }
+
+        gate.EndSlice();
+        TellToken();
+    }
+
+    /// <summary>False where the slice is over and somebody else will continue it.</summary>
+    private bool Handle(VcpuExitKind kind)
+    {
+        switch (kind)
+        {
+            case VcpuExitKind.PortRead or VcpuExitKind.PortWrite or VcpuExitKind.MmioRead or VcpuExitKind.MmioWrite: return Access(_vcpu.Exit, kind);
+            case VcpuExitKind.Kicked: return true; // the gate says why
+            case VcpuExitKind.Alarm: _links.Alarms.Ring(); return true;
+            case VcpuExitKind.Halted: _links.Vm.Tell(new VcpuProtocol.Halted(_vcpu.Id), Self); return true;
+            case VcpuExitKind.Shutdown: return End(StopReason.TripleFault, "");
+            case VcpuExitKind.SystemEvent: return End(StopReason.Poweroff, _vcpu.Exit.Detail ?? "");
+            case VcpuExitKind.Failed: return End(StopReason.Failed, _vcpu.Exit.Detail ?? "the hypervisor gives no cause");
+            default: return End(StopReason.Failed, $"vCPU {_vcpu.Id}: the hypervisor returned from the guest without a reason ({kind})");
+        }
+    }
+
+    private bool End(StopReason reason, string detail)
+    {
+        _links.Run.Ending = true;
+        _links.Vm.Tell(new VcpuProtocol.Ended(_vcpu.Id, reason, detail), Self);
+        BecomePaused();
+        return false;
+    }
+
+    private bool Access(VcpuExit exit, VcpuExitKind kind)
+    {
+        _exits++;
+        exit.Kind = kind;
+        _access.Begin(exit);
+        _dispatcher.Context.BeginExit();
+        _links.Bus.Tell(_access, Self);
+        if (_access.IsDone || WaitBriefly()) { Finish(exit); return true; }
+        if (!_access.TryPark(Self)) { Finish(exit); return true; }
+        BecomeAwaitingReply();
+        return false;
+    }
+
+    private bool WaitBriefly()
+    {
+        for (var i = 0; i < Spins; i++)
+        {
+            Thread.SpinWait(10);
+            if (_access.IsDone) return true;
+        }
+
+        for (var i = 0; i < Yields; i++)
+        {
+            Thread.Yield();
+            if (_access.IsDone) return true;
+        }
+
+        return false;
+    }
+
+    private void Finish(VcpuExit exit)
+    {
+        if (!_access.IsWrite) exit.Data = _access.Data;
+        if (_access.IsSpoiled) _access = new BusAccess();
+    }
+
+    // ---- A device that does not answer at once.
+
+    private void BecomeAwaitingReply()
+    {
+        _parked++;
+        _runAfterReply = true;
+        _state = "awaiting-reply";
+        StartOverdue();
+        Become(AwaitingReply);
+    }
+
+    private void OnReply()
+    {
+        _overdue?.Cancel();
+        Finish(_vcpu.Exit);
+        Continue();
+    }
+
+    private void OnOverdue()
+    {
+        if (!_runAfterReply) return; // paused: the device may be waiting for an operator; the wait starts anew with the resume
+        _overdueCount++;
+        if (BitOperations.IsPow2(_overdueCount))
+            _log.Warning("no device answered {0} within {1}; it reads as all ones (so far {2})", _vcpu.Exit, _links.ReplyDeadline, _overdueCount);
+        GiveUpAccess();
+        if (_vcpu.Exit.Kind is VcpuExitKind.PortRead or VcpuExitKind.MmioRead) _vcpu.Exit.Data = BusAccess.AllOnes(_vcpu.Exit.Size);
+        Continue();
+    }
+
+    private void Continue()
+    {
+        if (_runAfterReply) BecomeRunning();
+        else BecomePaused();
+    }
+
+    private void PauseWaiting()
+    {
+        _runAfterReply = false;
+        _overdue?.Cancel();
+    }
+
+    private void ResumeWaiting()
+    {
+        if (_runAfterReply) return;
+        _runAfterReply = true;
+        StartOverdue();
+    }
+
+    private void StartOverdue()
+    {
+        _overdue?.Cancel();
+        _overdue = Context.System.Scheduler.ScheduleTellOnceCancelable(_links.ReplyDeadline, Self, new ReplyOverdue(_access), Self);
+    }
+
+    /// <summary>The device may still answer this access, much later: it must not be used for another exit.</summary>
+    private void GiveUpAccess()
+    {
+        _overdue?.Cancel();
+        _access = new BusAccess();
+    }
+
+    private bool AwaitsReply => !_access.IsDone;
+
+    // ---- The rest.
+
+    private void BecomeRunning()
+    {
+        _state = "running";
+        Become(Running);
+        if (!_tokenOut) TellToken();
+    }
+
+    private void BecomePaused()
+    {
+        _state = "paused";
+        Become(Paused);
+    }
+
+    private void TellToken()
+    {
+        _tokenOut = true;
+        Self.Tell(VcpuProtocol.Run.Token, Self);
+    }
+
+    private VcpuState TakeState()
+    {
+        if (!AwaitsReply) _vcpu.CompletePending();
+        return _vcpu.GetState();
+    }
+
+    private void OnReset()
+    {
+        if (AwaitsReply) GiveUpAccess();
+        BecomePaused();
+        Sender.Tell(new UnitProtocol.Done(Self.Path.Name));
+    }
+
+    private InspectNode Inspect() => new(Self.Path.Name, new SortedDictionary<string, string>(StringComparer.Ordinal)
+    {
+        ["state"] = _state,
+        ["exits"] = $"{_exits}",
+        ["waits"] = $"{_parked}",
+        ["overdue"] = $"{_overdueCount}",
+        ["kicks"] = $"{_dispatcher.Gate.Kicks}",
+        ["retired"] = $"{_vcpu.RetiredInstructions}",
+        ["exit"] = $"{_vcpu.Exit}",
+        ["mailbox"] = $"{((ActorCell)Context).NumberOfMessages}",
+    });
+
+    private sealed record ReplyOverdue(BusAccess Access) : INotInfluenceReceiveTimeout;
+}
+
+/// <summary>What a vCPU needs of its VM.</summary>
+/// <param name="Vm">Hears of halts and ends.</param>
+/// <param name="Bus">Takes accesses.</param>
+/// <param name="Alarms">Rung by vCPU 0.</param>
+/// <param name="Run">Whether the guest may be entered.</param>
+/// <param name="ReplyDeadline">The longest wait for a device.</param>
+public sealed record VcpuLinks(IActorRef Vm, IActorRef Bus, AlarmClock Alarms, RunFlag Run, TimeSpan ReplyDeadline);

@@ -1,0 +1,38 @@
+using ActorVmm.Actors.Dispatch;
+using ActorVmm.Hypervisor;
+
+namespace ActorVmm.Actors.Host.Vm.Vcpus;
+
+/// <summary>What a vCPU hears and says. Everything but <see cref="Run"/> calls it out of the guest.</summary>
+public static class VcpuProtocol
+{
+    /// <summary>Command: enter the guest. Exactly one of these per running vCPU; it is the right to run.</summary>
+    public sealed record Run : IVcpuToken { public static readonly Run Token = new(); }
+
+    /// <summary>Command: stay out of the guest; answered by <see cref="Paused"/>, also while an access waits for its device.</summary>
+    public sealed record Pause { public static readonly Pause Instance = new(); }
+
+    /// <summary>Event.</summary>
+    public sealed record Paused(int Vcpu);
+
+    /// <summary>Command: run, or run on.</summary>
+    public sealed record Resume { public static readonly Resume Instance = new(); }
+
+    /// <summary>Question, answered by <see cref="StateIs"/>.</summary>
+    public sealed record GetState { public static readonly GetState Instance = new(); }
+
+    /// <summary>The architectural state.</summary>
+    /// <param name="Vcpu">Its number.</param>
+    /// <param name="State">The state.</param>
+    /// <param name="AwaitsReply">An access waits for its device: the instruction that made it has not ended yet.</param>
+    public sealed record StateIs(int Vcpu, VcpuState State, bool AwaitsReply);
+
+    /// <summary>Event: HLT with interrupts off; only INIT, NMI or a reset can wake it.</summary>
+    public sealed record Halted(int Vcpu);
+
+    /// <summary>Event: the guest, or the hypervisor, has ended the run.</summary>
+    public sealed record Ended(int Vcpu, StopReason Reason, string Detail);
+
+    /// <summary>Event: the vCPU actor failed; its machine cannot go on.</summary>
+    public sealed record Lost(string Vcpu, Exception Cause);
+}

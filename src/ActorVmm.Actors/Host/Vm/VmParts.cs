@@ -1,0 +1,50 @@
+using ActorVmm.Hypervisor;
+using ActorVmm.Memory;
+
+namespace ActorVmm.Actors.Host.Vm;
+
+/// <summary>The machine under the actors: RAM and hypervisor handles. Whatever happens while it is built, nothing of it is left behind.</summary>
+internal sealed class VmParts : IDisposable
+{
+    private VmParts(GuestMemory memory, IMachine machine, ulong bootUnixNanoseconds, IReadOnlyList<string> notes)
+    {
+        Memory = memory;
+        Machine = machine;
+        BootUnixNanoseconds = bootUnixNanoseconds;
+        Notes = notes;
+    }
+
+    public GuestMemory Memory { get; }
+    public IMachine Machine { get; }
+    public ulong BootUnixNanoseconds { get; }
+
+    /// <summary>What the loader has to say.</summary>
+    public IReadOnlyList<string> Notes { get; }
+
+    public static VmParts Build(VmSpec spec, IHypervisor hypervisor, IGuestLoader loader)
+    {
+        var memory = GuestMemory.Create((ulong)spec.MemoryMib << 20);
+        IMachine? machine = null;
+        try
+        {
+            var options = new MachineOptions(memory, spec.Vcpus, spec.Clock) { Seed = spec.Seed };
+            // Under virtual time the epoch is fixed, so that runs repeat; otherwise the guest's wall clock starts at the host's.
+            if (spec.Clock == ClockMode.Host)
+                options = options with { BootUnixNanoseconds = (ulong)TimeProvider.System.GetUtcNow().ToUnixTimeMilliseconds() * 1_000_000 };
+            machine = hypervisor.CreateMachine(options);
+            return new VmParts(memory, machine, options.BootUnixNanoseconds, loader.Load(spec, machine));
+        }
+        catch
+        {
+            machine?.Dispose();
+            memory.Dispose();
+            throw;
+        }
+    }
+
+    public void Dispose()
+    {
+        Machine.Dispose();
+        Memory.Dispose();
+    }
+}

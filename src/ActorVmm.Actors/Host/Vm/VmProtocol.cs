@@ -1,0 +1,19 @@
+using ActorVmm.Devices.Power;
+
+namespace ActorVmm.Actors.Host.Vm;
+
+/// <summary>What a VM hears.</summary>
+internal static class VmProtocol
+{
+    /// <summary>Command: power loss.</summary>
+    public sealed record Stop { public static readonly Stop Instance = new(); }
+
+    /// <summary>Command; <paramref name="Done"/> completes when no vCPU runs and the clock stands, and faults where the VM ends instead.</summary>
+    public sealed record Pause(TaskCompletionSource Done);
+
+    /// <summary>Command; <paramref name="Done"/> completes when the vCPUs have been let go, and faults where the VM ends instead.</summary>
+    public sealed record Resume(TaskCompletionSource Done);
+
+    /// <summary>Event: a device passes on what the guest wants for its machine.</summary>
+    public sealed record PowerSignalled(PowerEvent Signal);
+}

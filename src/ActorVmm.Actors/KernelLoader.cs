@@ -1,0 +1,37 @@
+using ActorVmm.Boot;
+using ActorVmm.Hypervisor;
+using ActorVmm.Memory;
+
+namespace ActorVmm.Actors;
+
+/// <summary>Reads the kernel that the <see cref="VmSpec"/> names and enters it by its boot protocol.</summary>
+internal sealed class KernelLoader : IGuestLoader
+{
+    public static readonly KernelLoader Instance = new();
+
+    /// <inheritdoc/>
+    public IReadOnlyList<string> Load(VmSpec spec, IMachine machine)
+    {
+        var plan = BootLoader.Load(machine.Memory, new BootRequest
+        {
+            KernelPath = spec.Kernel.Path,
+            InitrdPath = spec.Kernel.InitrdPath,
+            CommandLine = spec.Kernel.CommandLine,
+            LoadAddress = new GuestAddress(spec.Kernel.LoadAddress),
+            Format = FormatOf(spec.Kernel.Entry),
+            CpuCount = spec.Vcpus,
+        });
+        var processor = machine.Vcpus[0];
+        processor.SetState(InitialState.For(processor.GetState(), plan));
+        return [$"{plan.Format} entered at {plan.Entry} ({plan.Protocol}), command line: {plan.CommandLine}", .. plan.Notes];
+    }
+
+    private static KernelFormat FormatOf(KernelEntry entry) => entry switch
+    {
+        KernelEntry.Elf64   => KernelFormat.Elf64,
+        KernelEntry.Pvh     => KernelFormat.Pvh,
+        KernelEntry.BzImage => KernelFormat.BzImage,
+        KernelEntry.Payload => KernelFormat.Payload,
+        _                   => KernelFormat.Auto,
+    };
+}

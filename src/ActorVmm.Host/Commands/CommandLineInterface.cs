@@ -1,0 +1,192 @@
+using System.CommandLine;
+using System.Globalization;
+using ActorVmm.Host.Descriptions;
+using ActorVmm.Hypervisor;
+
+namespace ActorVmm.Host.Commands;
+
+/// <summary>The program's commands and options. A wrong command line ends with 153 and says what is wrong on stderr.</summary>
+internal sealed class CommandLineInterface
+{
+    private readonly HostServices _services;
+    private readonly ConsoleDescriptors _descriptors;
+    private readonly Option<bool> _verbose = new("--verbose") { Description = "Debug log on stderr.", Recursive = true };
+
+    public CommandLineInterface(HostServices services, ConsoleDescriptors descriptors) => (_services, _descriptors) = (services, descriptors);
+
+    public async Task<int> InvokeAsync(IReadOnlyList<string> arguments)
+    {
+        var root = new RootCommand("A virtual machine monitor in which every vCPU, device, the bus and the event loop is an actor.")
+        {
+            _verbose, Demo(), Run(), Check(),
+        };
+        // '@' begins no file of arguments here: it may begin a value.
+        var parsed = root.Parse(arguments, new ParserConfiguration { ResponseFileTokenReplacer = null });
+        if (parsed.Errors.Count > 0)
+        {
+            foreach (var error in parsed.Errors)
+                await _descriptors.Errors.WriteLineAsync($"actorvmm: {error.Message}");
+            await _descriptors.Errors.WriteLineAsync($"See: actorvmm {parsed.CommandResult.Command.Name} --help".Replace(" actorvmm --help", " --help", StringComparison.Ordinal));
+            return ExitCodes.BadArguments;
+        }
+        return await parsed.InvokeAsync(new InvocationConfiguration { Error = _descriptors.Errors, EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null });
+    }
+
+    private Command Demo()
+    {
+        var clock = ClockOption();
+        var hypervisor = HypervisorOption();
+        var vcpus = NumberOption("--vcpus", "Number of vCPUs.", 1, VmLimits.MaxVcpus, standard: 1);
+        var memory = NumberOption("--memory", "Guest memory in MiB.", 1, VmLimits.MaxMemoryMib, standard: 256);
+        var kernel = new Option<string?>("--kernel") { Description = "A kernel of your own instead of Debian's.", HelpName = "FILE" };
+        var initrd = new Option<string?>("--initrd") { Description = "An initramfs of your own.", HelpName = "FILE" };
+        var cmdline = new Option<string?>("--cmdline") { Description = "The whole kernel command line.", HelpName = "TEXT" };
+        var refresh = new Option<bool>("--refresh") { Description = "Fetch Debian's current packages even where others are cached." };
+        foreach (var file in (ReadOnlySpan<Option<string?>>)[kernel, initrd])
+        {
+            file.Validators.Add(result =>
+            {
+                if (result.GetValueOrDefault<string?>() is { } path && !File.Exists(path))
+                    result.AddError($"{file.Name} {path}: no such file");
+            });
+        }
+        cmdline.Validators.Add(result =>
+        {
+            if (result.GetValueOrDefault<string?>() is { } line && DescriptionChecks.CommandLineFault(line) is { } fault)
+                result.AddError($"--cmdline: {fault}");
+        });
+        var command = new Command("demo", "Boots Debian's kernel to a shell; fetches what is missing into the user's cache on first use.")
+        {
+            vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, refresh,
+        };
+        command.SetAction((parsed, _) => new DemoCommand(_services, _descriptors).RunAsync(new DemoOptions(
+            parsed.GetValue(hypervisor)!, ClockOf(parsed.GetValue(clock)) ?? ClockMode.Host, parsed.GetValue(vcpus), parsed.GetValue(memory),
+            parsed.GetValue(kernel), parsed.GetValue(initrd), parsed.GetValue(cmdline), parsed.GetValue(refresh), parsed.GetValue(_verbose))));
+        return command;
+    }
+
+    private Command Run()
+    {
+        var file = new Argument<string?>("FILE") { Description = "A description: HOCON, or a Firecracker configuration (*.json).", Arity = ArgumentArity.ZeroOrOne };
+        var clock = ClockOption();
+        var hypervisor = HypervisorOption(standard: null);
+        var set = SetOption();
+        var kernel = TextOption("--kernel", "path=FILE[,cmdline=TEXT][,kernel_load_addr=N]");
+        var memory = TextOption("--memory", "size_mib=N");
+        var vcpu = TextOption("--vcpu", "num=N");
+        var block = TextOption("--block", "path=FILE");
+        var net = TextOption("--net", "tap=NAME");
+        var command = new Command("run", "Runs what a description file says, or what the flags say.")
+        {
+            file, set, clock, hypervisor, kernel, memory, vcpu, block, net,
+        };
+        command.SetAction((parsed, _) =>
+        {
+            var flags = new RunFlags
+            {
+                Kernel = parsed.GetValue(kernel), Memory = parsed.GetValue(memory), Vcpu = parsed.GetValue(vcpu),
+                Block = parsed.GetValue(block), Net = parsed.GetValue(net),
+            };
+            return RunAsync(parsed.GetValue(file), parsed.GetValue(set) ?? [], flags,
+                ClockOf(parsed.GetValue(clock)), parsed.GetValue(hypervisor), parsed.GetValue(_verbose));
+        });
+        return command;
+    }
+
+    private Command Check()
+    {
+        var file = new Argument<string>("FILE") { Description = "A description: HOCON, or a Firecracker configuration (*.json)." };
+        var set = SetOption();
+        var command = new Command("check", "Validates a description without starting anything.") { file, set };
+        command.SetAction((parsed, _) => Task.FromResult(CheckFile(parsed.GetValue(file)!, parsed.GetValue(set) ?? [])));
+        return command;
+    }
+
+    private async Task<int> RunAsync(
+        string? file, IReadOnlyList<string> overrides, RunFlags flags, ClockMode? clock, string? hypervisor, bool verbose)
+    {
+        VmDescription description;
+        try
+        {
+            var described = file is null ? null : DescriptionReader.ReadFile(file, overrides);
+            description = flags.Apply(described, Environment.CurrentDirectory, file is null ? overrides : null);
+        }
+        catch (DescriptionException wrong)
+        {
+            return Report(wrong);
+        }
+        catch (OptionException wrong)
+        {
+            await _descriptors.Errors.WriteLineAsync($"actorvmm: {wrong.Message}");
+            return ExitCodes.BadArguments;
+        }
+        description = description with { Clock = clock ?? description.Clock, Hypervisor = hypervisor ?? description.Hypervisor };
+        return await new VmRunner(_services, _descriptors).RunAsync(description, verbose);
+    }
+
+    private int CheckFile(string file, IReadOnlyList<string> overrides)
+    {
+        try
+        {
+            var vm = DescriptionReader.ReadFile(file, overrides);
+            _descriptors.Errors.WriteLine(string.Create(CultureInfo.InvariantCulture,
+                $"{file}: valid: {vm.Vcpus} vCPU, {vm.MemoryMib} MiB, kernel {vm.Kernel.Path}"));
+            return ExitCodes.Success;
+        }
+        catch (DescriptionException wrong)
+        {
+            return Report(wrong);
+        }
+    }
+
+    private int Report(DescriptionException wrong)
+    {
+        foreach (var error in wrong.Errors)
+            _descriptors.Errors.WriteLine(error);
+        return ExitCodes.BadDescription;
+    }
+
+    private static ClockMode? ClockOf(string? word) => word switch { "virtual" => ClockMode.Virtual, "host" => ClockMode.Host, _ => null };
+
+    private static Option<string?> ClockOption()
+    {
+        var option = new Option<string?>("--clock") { Description = "Guest time: the host's, or virtual (retired instructions; runs repeat).", HelpName = "host|virtual" };
+        option.AcceptOnlyFromAmong("host", "virtual");
+        return option;
+    }
+
+    private static Option<string?> HypervisorOption(string? standard = HypervisorCatalog.Auto)
+    {
+        var option = new Option<string?>("--hypervisor") { Description = "What runs the guest.", HelpName = "kvm|soft|auto", DefaultValueFactory = _ => standard };
+        option.AcceptOnlyFromAmong("kvm", "soft", HypervisorCatalog.Auto);
+        return option;
+    }
+
+    private static Option<int> NumberOption(string name, string description, int least, int most, int standard)
+    {
+        var option = new Option<int>(name) { Description = description, DefaultValueFactory = _ => standard, HelpName = "N" };
+        option.Validators.Add(result =>
+        {
+            if (result.Tokens.Count == 1 && int.TryParse(result.Tokens[0].Value, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out var value)
+                && (value < least || value > most))
+                result.AddError(string.Create(CultureInfo.InvariantCulture, $"{name} {value}: allowed is {least} to {most}"));
+        });
+        return option;
+    }
+
+    private static Option<string?> TextOption(string name, string grammar) => new(name) { Description = grammar, HelpName = "..." };
+
+    private static Option<string[]> SetOption()
+    {
+        var option = new Option<string[]>("--set") { Description = "Overrides one key of the description; may be repeated.", HelpName = "key=value" };
+        option.Validators.Add(result =>
+        {
+            foreach (var token in result.Tokens)
+            {
+                if (!Override.TrySplit(token.Value, out _, out _))
+                    result.AddError($"--set {token.Value}: write key=value with a dotted key, e.g. --set vcpus.count=2");
+            }
+        });
+        return option;
+    }
+}

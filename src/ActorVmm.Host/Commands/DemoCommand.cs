@@ -1,0 +1,77 @@
+using System.Globalization;
+using ActorVmm.Actors;
+using ActorVmm.Host.Descriptions;
+using ActorVmm.Host.Guests;
+using ActorVmm.Host.Terminal;
+using ActorVmm.Hypervisor;
+
+namespace ActorVmm.Host.Commands;
+
+/// <summary>What <c>demo</c> was asked for.</summary>
+internal sealed record DemoOptions(
+    string Hypervisor, ClockMode Clock, int Vcpus, int MemoryMib, string? Kernel, string? Initrd, string? CommandLine, bool Refresh, bool Verbose);
+
+/// <summary>Boots a Debian kernel with a busybox shell, fetching both on first use.</summary>
+internal sealed class DemoCommand(HostServices services, ConsoleDescriptors descriptors)
+{
+    /// <summary>
+    /// The demo's kernel command line.
+    /// <list type="bullet">
+    /// <item><c>console=ttyS0,115200n8r</c>: the boot log and the shell are on the serial port; <c>r</c> turns RTS/CTS flow control on from
+    /// the first byte, so that input waits while the guest is busy. There is no <c>quiet</c>: the boot log is what the demo shows.</item>
+    /// <item><c>reboot=k</c>: a reset through the keyboard controller, the one way that needs neither ACPI nor luck.</item>
+    /// <item><c>panic=-1</c>: a panic ends the run at once instead of waiting for somebody to read the screen.</item>
+    /// <item><c>8250.nr_uarts=1</c>: one port is there; looking for three more costs thousands of exits.</item>
+    /// <item><c>i8042.noaux i8042.nomux i8042.dumbkbd</c>: the keyboard controller has no mouse and no keyboard to wait for.</item>
+    /// <item><c>pci=off</c>: there is no PCI bus to search.</item>
+    /// </list>
+    /// </summary>
+    public const string CommandLine =
+        "console=ttyS0,115200n8r reboot=k panic=-1 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd pci=off";
+
+    public async Task<int> RunAsync(DemoOptions options)
+    {
+        string kernel;
+        string? initrd;
+        string? greeting = null;
+        try
+        {
+            if (options.Kernel is { } own)
+            {
+                (kernel, initrd) = (own, options.Initrd);
+            }
+            else
+            {
+                var image = await GuestProgress.ShowAsync(descriptors.Errors, Libc.IsTerminal(2), progress =>
+                    GuestImage.PrepareAsync(new GuestCache(progress: progress), refresh: options.Refresh));
+                (kernel, initrd) = (image.KernelPath, options.Initrd ?? image.InitramfsPath);
+                greeting = options.Initrd is null ? GuestImage.Greeting : null;
+            }
+        }
+        catch (GuestException cannot)
+        {
+            await descriptors.Errors.WriteLineAsync($"actorvmm: {cannot.Message}");
+            return ExitCodes.Failure;
+        }
+        var description = new VmDescription
+        {
+            Name = "demo", Hypervisor = options.Hypervisor, Clock = options.Clock, Vcpus = options.Vcpus, MemoryMib = options.MemoryMib,
+            Kernel = new KernelSpec
+            {
+                Path = Path.GetFullPath(kernel), InitrdPath = initrd is null ? null : Path.GetFullPath(initrd),
+                CommandLine = options.CommandLine ?? CommandLine + Console(options.Clock),
+            },
+        };
+        return await new VmRunner(services, descriptors).RunAsync(description, options.Verbose, greeting);
+    }
+
+    // What the guest's /init wants to know about the outside. Under virtual time the host's window must not be part of the run.
+    private string Console(ClockMode clock)
+    {
+        if (!Libc.IsTerminal(descriptors.Input))
+            return " actorvmm.input=script";
+        return clock == ClockMode.Host && Libc.SizeOf(descriptors.Input) is { } size
+            ? string.Create(CultureInfo.InvariantCulture, $" actorvmm.rows={size.Rows} actorvmm.columns={size.Columns}")
+            : "";
+    }
+}

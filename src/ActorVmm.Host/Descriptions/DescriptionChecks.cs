@@ -1,0 +1,53 @@
+using System.Globalization;
+using System.Text.RegularExpressions;
+
+namespace ActorVmm.Host.Descriptions;
+
+/// <summary>Checks that both dialects share.</summary>
+internal static partial class DescriptionChecks
+{
+    [GeneratedRegex("^[A-Za-z0-9_-]{1,64}$", RegexOptions.CultureInvariant | RegexOptions.NonBacktracking)]
+    private static partial Regex NamePattern();
+
+    public static bool IsName(string name) => NamePattern().IsMatch(name);
+
+    /// <summary>What is wrong with a kernel command line, or null.</summary>
+    public static string? CommandLineFault(string line)
+    {
+        if (line.Length > VmLimits.MaxCommandLineBytes)
+        {
+            return string.Create(CultureInfo.InvariantCulture,
+                $"{line.Length} bytes; Linux keeps at most {VmLimits.MaxCommandLineBytes} and a terminating zero");
+        }
+        return line.All(c => c is >= ' ' and <= '~') ? null : "has characters that are not printable ASCII";
+    }
+
+    /// <summary>The absolute path of a file that can be opened for reading; null where it cannot, with the error recorded.</summary>
+    public static string? File(ObjectReader reader, string key, string? path, string baseDirectory)
+    {
+        if (path is null)
+            return null;
+        if (path.Length == 0)
+        {
+            reader.Reject(key, "empty; allowed is the path of a file");
+            return null;
+        }
+        try
+        {
+            var full = System.IO.Path.GetFullPath(path, baseDirectory);
+            if (Directory.Exists(full))
+            {
+                reader.Reject(key, "is a directory; allowed is the path of a file");
+                return null;
+            }
+            System.IO.File.OpenHandle(full).Dispose();
+            return full;
+        }
+        catch (Exception cannot) when (cannot is IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException)
+        {
+            var why = cannot is FileNotFoundException or DirectoryNotFoundException ? "no such file" : cannot.Message;
+            reader.Reject(key, $"cannot be opened: {why} (relative paths start at {baseDirectory})");
+            return null;
+        }
+    }
+}

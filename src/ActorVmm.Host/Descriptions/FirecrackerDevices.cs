@@ -1,0 +1,245 @@
+using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
+using System.Text.RegularExpressions;
+
+namespace ActorVmm.Host.Descriptions;
+
+/// <summary>
+/// The device objects of a Firecracker configuration. Each is checked by its own rules first, so that a file that will run one day is told
+/// from one that never will, and then refused by name: this version has none of them.
+/// </summary>
+internal static partial class FirecrackerDevices
+{
+    private const ulong U32 = uint.MaxValue;
+
+    [GeneratedRegex("^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$", RegexOptions.CultureInvariant | RegexOptions.NonBacktracking | RegexOptions.ExplicitCapture)]
+    private static partial Regex MacPattern();
+
+    [GeneratedRegex("^[A-Za-z0-9_]+$", RegexOptions.CultureInvariant | RegexOptions.NonBacktracking | RegexOptions.ExplicitCapture)]
+    private static partial Regex IdPattern();
+
+    public static void Check(ObjectReader file, int memoryMib)
+    {
+        var root = Drives(file);
+        var interfaces = NetworkInterfaces(file);
+        Vsock(file);
+        Balloon(file, memoryMib);
+        Mmds(file, interfaces);
+        if (file.Object("entropy", Need.Nullable) is { } entropy)
+        {
+            RateLimiter(entropy, "rate_limiter");
+            entropy.Finish();
+            NotBuilt(entropy, "the entropy device");
+        }
+        Pmem(file, root);
+        MemoryHotplug(file);
+    }
+
+    public static void Metrics(ObjectReader file)
+    {
+        if (file.Object("metrics", Need.Nullable) is not { } metrics)
+            return;
+        metrics.String("metrics_path", Need.Required, "the path of a file");
+        metrics.Boolean("emit_id", Need.Optional);
+        if (metrics.Take("properties", Need.Nullable, "an object of strings") is { } properties)
+        {
+            if (properties.Kind != NodeKind.Object || properties.Members.Exists(m => m.Value.Kind is not (NodeKind.String or NodeKind.Text)))
+                metrics.Reject("properties", "allowed is an object of strings");
+        }
+        NotBuilt(metrics, "metrics files"); // unknown keys are allowed in this object
+    }
+
+    public static void CpuConfig(ObjectReader file)
+    {
+        const string Allowed = "an object { ... } or the path of a file";
+        if (file.Take("cpu-config", Need.Nullable, Allowed) is not { } node)
+            return;
+        if (node.Kind == NodeKind.Object)
+        {
+            var config = new ObjectReader(node, "cpu-config", file.Errors);
+            foreach (var capability in config.Array("kvm_capabilities", Need.Optional))
+            {
+                if (capability.Kind is not (NodeKind.String or NodeKind.Text))
+                    file.Errors.Add(capability, "cpu-config.kvm_capabilities", "allowed are strings such as \"121\" or \"!56\"");
+            }
+            foreach (var list in (ReadOnlySpan<string>)["cpuid_modifiers", "msr_modifiers", "reg_modifiers", "vcpu_features"])
+                config.Array(list, Need.Optional);
+            config.Finish();
+        }
+        else if (node.Kind is not (NodeKind.String or NodeKind.Text))
+        {
+            file.Reject("cpu-config", $"allowed is {Allowed}");
+            return;
+        }
+        file.Reject("cpu-config", "custom CPU templates: not built yet in this version; remove it or set it to null");
+    }
+
+    private static void NotBuilt(ObjectReader part, string what) =>
+        part.RejectWhole($"{what}: not built yet in this version; remove it");
+
+    /// <returns>The path of the root drive, or null.</returns>
+    private static string? Drives(ObjectReader file)
+    {
+        string? root = null;
+        foreach (var drive in file.Objects("drives", Need.Required))
+        {
+            var id = drive.String("drive_id", Need.Required);
+            if (id is not null && !IdPattern().IsMatch(id))
+                drive.Reject("drive_id", "allowed are letters, digits and '_'");
+            if (drive.Boolean("is_root_device", Need.Required) == true)
+            {
+                if (root is not null && !string.Equals(root, id, StringComparison.Ordinal))
+                    drive.Reject("is_root_device", $"'{root}' is the root device already; allowed is one");
+                root ??= id ?? "";
+            }
+            drive.String("partuuid", Need.Nullable);
+            drive.Choice("cache_type", Need.Optional, StringComparison.Ordinal, "Unsafe", "Writeback");
+            drive.Boolean("is_read_only", Need.Nullable);
+            var path = drive.String("path_on_host", Need.Nullable);
+            RateLimiter(drive, "rate_limiter");
+            drive.Choice("io_engine", Need.Nullable, StringComparison.Ordinal, "Sync", "Async");
+            var socket = drive.String("socket", Need.Nullable);
+            if (socket is null && path is null && !drive.Has("path_on_host"))
+                drive.RejectWhole("path_on_host is missing; required unless there is a socket");
+            if (socket is not null)
+            {
+                foreach (var key in (ReadOnlySpan<string>)["is_read_only", "path_on_host", "rate_limiter", "io_engine"])
+                {
+                    if (drive.Has(key))
+                        drive.Reject(key, "may not be given together with socket");
+                }
+            }
+            drive.Finish();
+            NotBuilt(drive, "drives");
+        }
+        return root;
+    }
+
+    private static HashSet<string> NetworkInterfaces(ObjectReader file)
+    {
+        var ids = new HashSet<string>(StringComparer.Ordinal);
+        var macs = new HashSet<string>(StringComparer.OrdinalIgnoreCase);
+        foreach (var net in file.Objects("network-interfaces", Need.Optional))
+        {
+            if (net.String("iface_id", Need.Required) is { } id)
+                ids.Add(id);
+            net.String("host_dev_name", Need.Required, "the name of a tap device");
+            if (net.String("guest_mac", Need.Nullable) is { } mac)
+            {
+                if (!MacPattern().IsMatch(mac))
+                    net.Reject("guest_mac", "allowed is a MAC address such as 06:00:AC:10:00:02");
+                else if (!macs.Add(mac))
+                    net.Reject("guest_mac", "is used by another interface already");
+            }
+            net.Integer("mtu", Need.Nullable, 68, 65535);
+            RateLimiter(net, "rx_rate_limiter");
+            RateLimiter(net, "tx_rate_limiter");
+            net.Finish();
+            NotBuilt(net, "network interfaces");
+        }
+        return ids;
+    }
+
+    private static void Vsock(ObjectReader file)
+    {
+        if (file.Object("vsock", Need.Nullable) is not { } vsock)
+            return;
+        vsock.Integer("guest_cid", Need.Required, 3, U32);
+        vsock.String("uds_path", Need.Required, "the path of a unix socket");
+        vsock.String("vsock_id", Need.Nullable);
+        vsock.Finish();
+        NotBuilt(vsock, "vsock");
+    }
+
+    private static void Balloon(ObjectReader file, int memoryMib)
+    {
+        if (file.Object("balloon", Need.Nullable) is not { } balloon)
+            return;
+        if (balloon.Integer("amount_mib", Need.Required, 0, U32) > (ulong)memoryMib)
+            balloon.Reject("amount_mib", string.Create(CultureInfo.InvariantCulture, $"more than the machine's {memoryMib} MiB"));
+        balloon.Boolean("deflate_on_oom", Need.Required);
+        balloon.Integer("stats_polling_interval_s", Need.Optional, 0, ushort.MaxValue);
+        balloon.Boolean("free_page_hinting", Need.Optional);
+        balloon.Boolean("free_page_reporting", Need.Optional);
+        balloon.Finish();
+        NotBuilt(balloon, "the memory balloon");
+    }
+
+    private static void Mmds(ObjectReader file, HashSet<string> interfaces)
+    {
+        if (file.Object("mmds-config", Need.Nullable) is not { } mmds)
+            return;
+        var names = mmds.Array("network_interfaces", Need.Required);
+        if (names.Count == 0)
+            mmds.Reject("network_interfaces", "allowed is an array of at least one interface id");
+        foreach (var name in names)
+        {
+            if (name.Kind is not (NodeKind.String or NodeKind.Text) || !interfaces.Contains(name.Text))
+                file.Errors.Add(name, mmds.PathOf("network_interfaces"), "no network interface has this id");
+        }
+        mmds.Choice("version", Need.Optional, StringComparison.Ordinal, "V1", "V2");
+        if (mmds.String("ipv4_address", Need.Nullable) is { } address && !IsMetadataAddress(address))
+            mmds.Reject("ipv4_address", "allowed is 169.254.1.0 to 169.254.254.255");
+        mmds.Boolean("imds_compat", Need.Optional);
+        mmds.Finish();
+        NotBuilt(mmds, "the metadata service");
+    }
+
+    // Four decimal parts, no short forms.
+    private static bool IsMetadataAddress(string text) =>
+        IPAddress.TryParse(text, out var address) && address.AddressFamily == AddressFamily.InterNetwork
+        && string.Equals(address.ToString(), text, StringComparison.Ordinal)
+        && address.GetAddressBytes() is [169, 254, >= 1 and <= 254, _];
+
+    private static void Pmem(ObjectReader file, string? root)
+    {
+        foreach (var pmem in file.Objects("pmem", Need.Optional))
+        {
+            var id = pmem.String("id", Need.Required);
+            pmem.String("path_on_host", Need.Required, "the path of a file");
+            if (pmem.Boolean("root_device", Need.Optional) == true)
+            {
+                if (root is not null)
+                    pmem.Reject("root_device", $"'{root}' is the root device already; allowed is one");
+                root ??= id ?? "";
+            }
+            pmem.Boolean("read_only", Need.Optional);
+            RateLimiter(pmem, "rate_limiter");
+            pmem.Finish();
+            NotBuilt(pmem, "persistent memory");
+        }
+    }
+
+    private static void MemoryHotplug(ObjectReader file)
+    {
+        if (file.Object("memory-hotplug", Need.Nullable) is not { } hotplug)
+            return;
+        var total = hotplug.Integer("total_size_mib", Need.Required, 1, ulong.MaxValue);
+        var block = hotplug.Integer("block_size_mib", Need.Optional, 2, ulong.MaxValue, ", a power of 2") ?? 2;
+        var slot = hotplug.Integer("slot_size_mib", Need.Optional, 128, ulong.MaxValue, ", a multiple of block_size_mib") ?? 128;
+        if (!ulong.IsPow2(block))
+            hotplug.Reject("block_size_mib", "allowed is a power of 2, 2 or more");
+        if (slot % block != 0)
+            hotplug.Reject("slot_size_mib", "allowed is a multiple of block_size_mib");
+        if (total % slot is not (null or 0))
+            hotplug.Reject("total_size_mib", "allowed is a multiple of slot_size_mib");
+        hotplug.Finish();
+        NotBuilt(hotplug, "memory hot-plug");
+    }
+
+    private static void RateLimiter(ObjectReader part, string key)
+    {
+        if (part.Object(key, Need.Nullable) is not { } limiter)
+            return;
+        foreach (var bucketKey in (ReadOnlySpan<string>)["bandwidth", "ops"])
+        {
+            if (limiter.Object(bucketKey, Need.Nullable) is not { } bucket)
+                continue;
+            bucket.Integer("size", Need.Required, 0, ulong.MaxValue);
+            bucket.Integer("refill_time", Need.Required, 0, ulong.MaxValue);
+            bucket.Integer("one_time_burst", Need.Nullable, 0, ulong.MaxValue); // unknown keys are allowed in a token bucket
+        }
+        limiter.Finish();
+    }
+}

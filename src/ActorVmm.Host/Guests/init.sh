@@ -1,0 +1,41 @@
+#!/bin/busybox sh
+# The first process of ActorVmm's guest. Everything here is busybox.
+export PATH=/bin:/sbin:/usr/bin:/usr/sbin HOME=/root TERM=linux
+/bin/busybox mkdir -p /proc /sys /dev /tmp /run /root /sbin /usr/bin /usr/sbin
+/bin/busybox --install -s
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/pts && mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /tmp
+mount -t tmpfs tmpfs /run
+
+# In the order in which they need each other.
+while read -r module; do insmod "/modules/$module"; done </modules.list
+
+hostname actorvmm
+[ -x /init.local ] && /init.local
+
+option() { sed -n "s/^\(.* \)\{0,1\}$1=\([^ ]*\).*/\2/p" /proc/cmdline; }
+
+# Job control needs a controlling terminal: setsid makes a session, cttyhack makes the console its terminal. RTS/CTS lets a full line
+# buffer hold the sender back, so that a paste of any size arrives whole.
+stty -F /dev/console crtscts
+rows=$(option actorvmm.rows) columns=$(option actorvmm.columns)
+[ -n "$rows" ] && [ -n "$columns" ] && stty -F /dev/console rows "$rows" cols "$columns"
+shell='sh'
+if [ "$(option actorvmm.input)" = script ]; then
+  # Lines come from a file or pipe. Without echo the shell reads whole lines instead of editing them, so that the Ctrl-D at the end means
+  # "end of input" whenever it arrives; -v shows each line where it runs, as if it had been typed.
+  stty -F /dev/console -echo
+  shell='sh -v'
+fi
+
+# From here on only warnings of the kernel come between the user's lines.
+dmesg -n 4
+echo
+echo "Welcome to ActorVmm: Linux $(uname -r), $(nproc) vCPU, $(awk '/MemTotal/ { print int($2 / 1024) }' /proc/meminfo) MiB."
+echo "'poweroff -f' or the end of this shell ends it."
+cd /root
+setsid cttyhack $shell
+poweroff -f

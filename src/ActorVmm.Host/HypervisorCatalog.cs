@@ -1,0 +1,48 @@
+using ActorVmm.Hypervisor;
+
+namespace ActorVmm.Host;
+
+/// <summary>The hypervisors of this build, by name.</summary>
+public interface IHypervisorCatalog
+{
+    /// <summary>In the order in which <c>auto</c> prefers them.</summary>
+    IReadOnlyList<string> Names { get; }
+
+    /// <summary>The hypervisor of that name; <c>auto</c> is the first one that works on this host.</summary>
+    /// <exception cref="HypervisorException">It is unknown, or does not work here; the message says why and what to do.</exception>
+    IHypervisor Select(string name);
+}
+
+/// <inheritdoc cref="IHypervisorCatalog"/>
+/// <param name="hypervisors">Name and factory, in the order in which <c>auto</c> prefers them.</param>
+public sealed class HypervisorCatalog(params (string Name, Func<IHypervisor> Create)[] hypervisors) : IHypervisorCatalog
+{
+    /// <summary>Lets the host choose.</summary>
+    public const string Auto = "auto";
+
+    /// <inheritdoc/>
+    public IReadOnlyList<string> Names { get; } = [.. hypervisors.Select(hypervisor => hypervisor.Name)];
+
+    /// <inheritdoc/>
+    public IHypervisor Select(string name)
+    {
+        if (!string.Equals(name, Auto, StringComparison.Ordinal))
+        {
+            // An explicit choice is obeyed: what does not work is said by the hypervisor when it is used.
+            var chosen = Array.Find(hypervisors, hypervisor => string.Equals(hypervisor.Name, name, StringComparison.Ordinal));
+            return chosen.Create is null
+                ? throw new HypervisorException($"there is no hypervisor '{name}' in this build; there is {string.Join(", ", Names)}")
+                : chosen.Create();
+        }
+        var verdicts = new List<string>();
+        foreach (var (_, create) in hypervisors)
+        {
+            var hypervisor = create();
+            var report = hypervisor.Probe();
+            if (report.Usable)
+                return hypervisor;
+            verdicts.Add($"{report.Hypervisor}: {report.Verdict}");
+        }
+        throw new HypervisorException("no hypervisor works on this host. " + string.Join("; ", verdicts));
+    }
+}

@@ -1,0 +1,151 @@
+using System.Runtime.CompilerServices;
+
+namespace ActorVmm.Hypervisor.Soft.Cpu;
+
+/// <summary>PUSH, POP, LEAVE, ENTER, PUSHF, POPF in 64-bit code; T is the operand width (2 or 8 bytes).</summary>
+internal static unsafe class StackOps
+{
+    private const MethodImplOptions Hot = MethodImplOptions.AggressiveOptimization;
+
+    [MethodImpl(Hot)]
+    public static void PushReg<T>(CpuState* s, Op* op) where T : unmanaged
+    {
+        var sp = s->Regs[4] - (ulong)sizeof(T);
+        Width<T>.Write(s, op, sp, Width<T>.Get(s, op->Src));
+        if (s->Abort != Abort.None) return;
+        s->Regs[4] = sp;
+        op[1].Fn(s, op + 1);
+    }
+
+    [MethodImpl(Hot)]
+    public static void PushImm<T>(CpuState* s, Op* op) where T : unmanaged
+    {
+        var sp = s->Regs[4] - (ulong)sizeof(T);
+        Width<T>.Write(s, op, sp, op->Imm);
+        if (s->Abort != Abort.None) return;
+        s->Regs[4] = sp;
+        op[1].Fn(s, op + 1);
+    }
+
+    [MethodImpl(Hot)]
+    public static void PushMem<T>(CpuState* s, Op* op) where T : unmanaged
+    {
+        var value = Width<T>.Read(s, op, AtAny.Of(s, op));
+        if (s->Abort != Abort.None) return;
+        var sp = s->Regs[4] - (ulong)sizeof(T);
+        Width<T>.Write(s, op, sp, value);
+        if (s->Abort != Abort.None) return;
+        s->Regs[4] = sp;
+        op[1].Fn(s, op + 1);
+    }
+
+    [MethodImpl(Hot)]
+    public static void PopReg<T>(CpuState* s, Op* op) where T : unmanaged
+    {
+        var value = Width<T>.Read(s, op, s->Regs[4]);
+        if (s->Abort != Abort.None) return;
+        s->Regs[4] += (ulong)sizeof(T);
+        Width<T>.Set(s, op->Dst, value);
+        op[1].Fn(s, op + 1);
+    }
+
+    /// <summary>POP m: an address based on RSP uses its value after the pop (SDM Vol. 2 POP).</summary>
+    [MethodImpl(Hot)]
+    public static void PopMem<T>(CpuState* s, Op* op) where T : unmanaged
+    {
+        var value = Width<T>.Read(s, op, s->Regs[4]);
+        if (s->Abort != Abort.None) return;
+        s->Regs[4] += (ulong)sizeof(T);
+        Width<T>.Write(s, op, AtAny.Of(s, op), value);
+        if (s->Abort != Abort.None)
+        {
+            s->Regs[4] -= (ulong)sizeof(T);
+            return;
+        }
+        op[1].Fn(s, op + 1);
+    }
+
+    [MethodImpl(Hot)]
+    public static void Leave(CpuState* s, Op* op)
+    {
+        var value = Width<ulong>.Read(s, op, s->Regs[5]);
+        if (s->Abort != Abort.None) return;
+        s->Regs[4] = s->Regs[5] + 8;
+        s->Regs[5] = (ulong)value;
+        op[1].Fn(s, op + 1);
+    }
+
+    /// <summary>ENTER size, level.</summary>
+    [MethodImpl(Hot)]
+    public static void Enter(CpuState* s, Op* op)
+    {
+        if (!EnterSlow(s, op)) return;
+        op[1].Fn(s, op + 1);
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static bool EnterSlow(CpuState* s, Op* op)
+    {
+        var level = op->Aux & 31;
+        var sp = s->Regs[4] - 8;
+        Mem.Write(s, op, sp, s->Regs[5]);
+        if (s->Abort != Abort.None) return false;
+        var frame = sp;
+        for (var i = 1; i < level; i++)
+        {
+            var link = Mem.Read<ulong>(s, op, s->Regs[5] - (ulong)(8 * i));
+            if (s->Abort != Abort.None) return false;
+            sp -= 8;
+            Mem.Write(s, op, sp, link);
+            if (s->Abort != Abort.None) return false;
+        }
+        if (level > 0)
+        {
+            sp -= 8;
+            Mem.Write(s, op, sp, frame);
+            if (s->Abort != Abort.None) return false;
+        }
+        s->Regs[5] = frame;
+        s->Regs[4] = sp - (ulong)op->Imm;
+        return true;
+    }
+
+    /// <summary>PUSHF; RF and VM read as zero in the image.</summary>
+    [MethodImpl(Hot)]
+    public static void PushFlags<T>(CpuState* s, Op* op) where T : unmanaged
+    {
+        var sp = s->Regs[4] - (ulong)sizeof(T);
+        Width<T>.Write(s, op, sp, Flags.Get(s) & ~(Flags.Rf | Flags.Vm));
+        if (s->Abort != Abort.None) return;
+        s->Regs[4] = sp;
+        op[1].Fn(s, op + 1);
+    }
+
+    /// <summary>POPF. Leaves the block where an interrupt waits that IF now admits, or single-stepping begins.</summary>
+    [MethodImpl(Hot)]
+    public static void PopFlags<T>(CpuState* s, Op* op) where T : unmanaged
+    {
+        var value = Width<T>.Read(s, op, s->Regs[4]);
+        if (s->Abort != Abort.None) return;
+        s->Regs[4] += (ulong)sizeof(T);
+        if (LoadFlags(s, (uint)value, sizeof(T) == 2))
+        {
+            Flow.EndBlock(s, op);
+            return;
+        }
+        op[1].Fn(s, op + 1);
+    }
+
+    /// <summary>Applies POPF's privilege rules (SDM Vol. 2 POPF); true where the run loop must look.</summary>
+    public static bool LoadFlags(CpuState* s, uint value, bool word)
+    {
+        var change = Flags.Tf | Flags.Df | Flags.Nt | Flags.Ac | Flags.Id | Flags.Rf;
+        if (s->Cpl == 0) change |= Flags.Iopl;
+        if (s->Cpl <= (int)((s->SystemFlags & Flags.Iopl) >> 12)) change |= Flags.If;
+        if (word) change &= 0xFFFF;
+        value &= ~Flags.Rf;
+        Flags.SetArithmetic(s, value);
+        s->SystemFlags = (s->SystemFlags & ~change) | (value & change);
+        return (s->SystemFlags & Flags.Tf) != 0 || (s->InterruptWaiting != 0 && (s->SystemFlags & Flags.If) != 0);
+    }
+}

@@ -1,0 +1,61 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
+namespace ActorVmm.Hypervisor.Soft.Cpu;
+
+/// <summary>One software CPU core: owns its state, TLBs, block cache and translator; run by one thread at a time.</summary>
+internal sealed unsafe partial class SoftCpu : IDisposable
+{
+    private readonly CpuState* _s;
+    private readonly SoftMachine _machine;
+    private readonly Translator _translator = new();
+    private GCHandle _self;
+
+    public SoftCpu(SoftMachine machine, int id)
+    {
+        _machine = machine;
+        Id = id;
+        // SAFETY: zeroed native memory of the struct's size, freed once in Dispose; aligned so that XMM accesses do not straddle lines.
+        _s = (CpuState*)NativeMemory.AlignedAlloc((nuint)sizeof(CpuState), 64);
+        NativeMemory.Clear(_s, (nuint)sizeof(CpuState));
+        _self = GCHandle.Alloc(this);
+        _s->Owner = GCHandle.ToIntPtr(_self);
+        CreateTlbs();
+        _blocks = new BlockCache(machine.Ram, _s);
+    }
+
+    public int Id { get; }
+
+    public CpuState* State => _s;
+
+    public SoftMachine Machine => _machine;
+
+    /// <summary>The CPU that owns a state.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static SoftCpu Of(CpuState* s) => Unsafe.As<SoftCpu>(GCHandle.FromIntPtr(s->Owner).Target!);
+
+    /// <summary>Instructions retired, exact at a block boundary.</summary>
+    public ulong Retired => (ulong)(_s->Granted - _s->Budget);
+
+    /// <summary>Time stamp counter with the offset applied; exact at <paramref name="op"/>.</summary>
+    public ulong ReadTsc(Op* op) => _machine.Clock.NanosecondsAt(op == null ? Retired : Retired - op->Left) + _s->TscOffset;
+
+    /// <summary>Recomputes <see cref="CpuState.Mode"/> and the TLB pointers after CS, CPL, CR0, CR4 or EFER changed.</summary>
+    public void UpdateMode()
+    {
+        var s = _s;
+        s->Mode = (s->Efer & 0x400) != 0 && s->Cs.Long ? CodeMode.Bits64
+            : (s->Cr0 & 1) != 0 && s->Cs.Big ? CodeMode.Bits32
+            : CodeMode.Bits16;
+        SelectTlbs();
+    }
+
+    public void Dispose()
+    {
+        if (!_self.IsAllocated) return;
+        _self.Free();
+        _blocks.Dispose();
+        NativeMemory.AlignedFree(_tlbs);
+        NativeMemory.AlignedFree(_s);
+    }
+}

@@ -1,0 +1,21 @@
+namespace ActorVmm.Hypervisor.Soft;
+
+/// <summary>The software x86-64 CPU: runs anywhere .NET does, and repeats a run exactly under virtual time.</summary>
+public sealed class SoftHypervisor : IHypervisor
+{
+    public string Name => "soft";
+
+    public ProbeReport Probe() =>
+        new("soft", Usable: true, [new ProbeItem("interpreter", Works: true, "decoded blocks on the host's .NET runtime")], "soft: works everywhere");
+
+    public IMachine CreateMachine(MachineOptions options)
+    {
+        ArgumentNullException.ThrowIfNull(options);
+        if (options.VcpuCount is < 1 or > 254)
+            throw new HypervisorException($"a machine has 1 to 254 vCPUs, not {options.VcpuCount}");
+        if (options.Clock == ClockMode.Virtual && options.VcpuCount > 1)
+            throw new HypervisorException(
+                $"virtual time needs one vCPU, not {options.VcpuCount}: vCPUs on several host threads do not repeat. Use one vCPU or the host clock.");
+        return new SoftMachine(options);
+    }
+}
