@@ -12,14 +12,25 @@ public sealed partial class KvmMachine
     private const string Pit = "pit";
     private const string GuestClock = "clock";
 
+    private KvmClockData? _stoppedClock;
+
     /// <inheritdoc/>
-    public void PauseClock() => ClockImplementation.Pause();
+    public void PauseClock()
+    {
+        _stoppedClock ??= ReadGuestClock();
+        ClockImplementation.Pause();
+    }
 
     /// <inheritdoc/>
     public void ResumeClock()
     {
-        // Tells a guest with a paravirtual clock that it was stopped, so that its watchdogs stay calm; refused where the guest has none.
-        foreach (var vcpu in _vcpus) _ = Libc.Ioctl(vcpu.File, KvmApi.KVM_KVMCLOCK_CTRL, (nuint)0);
+        if (_stoppedClock is { } clock)
+        {
+            // The paravirtual clock goes on from where it stood, and its guest is told, so that its watchdogs stay calm; a guest without one refuses.
+            _vm.Call(KvmApi.KVM_SET_CLOCK, ref clock, nameof(KvmApi.KVM_SET_CLOCK));
+            foreach (var vcpu in _vcpus) _ = Libc.Ioctl(vcpu.File, KvmApi.KVM_KVMCLOCK_CTRL, (nuint)0);
+        }
+        _stoppedClock = null;
         ClockImplementation.Resume();
     }
 
@@ -36,9 +47,7 @@ public sealed partial class KvmMachine
         var pit = new KvmPitState();
         _vm.Call(KvmApi.KVM_GET_PIT2, ref pit, nameof(KvmApi.KVM_GET_PIT2));
         chips[Pit] = Bytes(pit);
-        var clock = new KvmClockData();
-        _vm.Call(KvmApi.KVM_GET_CLOCK, ref clock, nameof(KvmApi.KVM_GET_CLOCK));
-        chips[GuestClock] = Bytes(new KvmClockData { Clock = clock.Clock }); // the flags describe the host, and SET_CLOCK refuses most of them
+        chips[GuestClock] = Bytes(_stoppedClock ?? ReadGuestClock());
         return new MachineState("kvm", ClockImplementation.Nanoseconds, chips, [.. _vcpus.Select(vcpu => vcpu.GetState())]);
     }
 
@@ -54,6 +63,7 @@ public sealed partial class KvmMachine
         ApplyChips(state);
         var clock = Part<KvmClockData>(state, GuestClock);
         _vm.Call(KvmApi.KVM_SET_CLOCK, ref clock, nameof(KvmApi.KVM_SET_CLOCK));
+        if (_stoppedClock is not null) _stoppedClock = clock;
         ClockImplementation.Set(state.ClockNanoseconds);
         foreach (var vcpu in _vcpus) vcpu.SetState(state.Vcpus[vcpu.Id]);
     }
@@ -63,6 +73,13 @@ public sealed partial class KvmMachine
     {
         ApplyChips(_powerOn);
         foreach (var vcpu in _vcpus) vcpu.SetState(_powerOn.Vcpus[vcpu.Id]);
+    }
+
+    private KvmClockData ReadGuestClock()
+    {
+        var clock = new KvmClockData();
+        _vm.Call(KvmApi.KVM_GET_CLOCK, ref clock, nameof(KvmApi.KVM_GET_CLOCK));
+        return new KvmClockData { Clock = clock.Clock }; // the flags describe the host, and SET_CLOCK refuses most of them
     }
 
     private void ApplyChips(MachineState state)

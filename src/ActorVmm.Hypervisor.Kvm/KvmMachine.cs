@@ -164,9 +164,10 @@ public sealed partial class KvmMachine : IMachine
     private KvmVcpu CreateVcpu(KvmSystem system, int id, Span<byte> cpuid, KvmCpuTemplate template)
     {
         var file = new KvmFile(_vm.Call(KvmApi.KVM_CREATE_VCPU, (nuint)id, nameof(KvmApi.KVM_CREATE_VCPU)));
+        KvmVcpu? vcpu = null;
         try
         {
-            var vcpu = new KvmVcpu(this, id, file, KvmRunMapping.Map(file, system.RunPageSize));
+            vcpu = new KvmVcpu(this, id, file, KvmRunMapping.Map(file, system.RunPageSize));
             file.Call(KvmApi.KVM_SET_CPUID2, cpuid, nameof(KvmApi.KVM_SET_CPUID2));
             if (id == 0) Msrs.KeepReadable(file);
             Msrs.Set(file, KvmMsrs.Boot);
@@ -176,6 +177,8 @@ public sealed partial class KvmMachine : IMachine
         }
         catch
         {
+            // The mapping too: while it lives, the kernel keeps the whole VM.
+            vcpu?.Dispose();
             file.Dispose();
             throw;
         }
