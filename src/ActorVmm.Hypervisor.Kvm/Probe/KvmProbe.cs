@@ -68,10 +68,11 @@ internal sealed class KvmProbe
         Try("ring3", "IRET to ring 3 and an exception back", ProbePrograms.Ring3, values => values is [0x1234, _, ProbeGuest.UserCode64 | 3]);
         Try("ring3-selectors", "ring 3 sees the guest's selectors", ProbePrograms.Ring3Selectors, values => values is [ProbeGuest.UserCode64 | 3, ProbeGuest.UserData | 3, _]);
         Try("ring3-io", "ports in ring 3 with IOPL 3", ProbePrograms.Ring3Ports, values => values is [0x77]);
-        Try("int-from-ring3", "INT 0x80 from ring 3 and back", ProbePrograms.Ring3SoftwareInterrupt, values => values is [0x11, 0x22, _]);
+        Try("int-from-ring3", "INT 0x80 from ring 3 and back", ProbePrograms.Ring3SoftwareInterrupt, values => values is [0x11, 0x22, _],
+            values => values is [0, 0, _] ? "INT raised an invalid opcode" : "its handler was not reached");
         Try("syscall", "SYSCALL to ring 0 and SYSRET back", ProbePrograms.Syscall,
             values => values is [ProbeGuest.KernelCode, ProbeGuest.UserCode64 | 3, ProbeGuest.UserCode64 | 3],
-            values => values is [var code, ..] ? $"the handler ran with CS 0x{code:x}" : "no result");
+            values => values is [var code and not 0, ..] ? $"the handler ran with CS 0x{code:x} (ring {code & 3}) instead of 0x{ProbeGuest.KernelCode:x}" : "the handler was not reached");
         Try("sysenter", "SYSENTER to ring 0 (Intel; AMD has none in 64-bit mode)", ProbePrograms.Sysenter, values => values is [ProbeGuest.KernelCode]);
         Try("int3", "INT3 in ring 0", ProbePrograms.Int3, values => values is [1]);
         Try("cmpxchg16b", "CMPXCHG16B", ProbePrograms.CompareExchange16, values => values is [0x1234]);

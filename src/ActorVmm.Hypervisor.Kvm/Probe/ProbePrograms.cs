@@ -115,8 +115,14 @@ internal static class ProbePrograms
         });
         guest.Place(Free + 0x200, c =>
         {
+            // Where the handler finds itself still in ring 3, SYSRET would only fault: say so instead.
+            var wrong = c.CreateLabel();
             c.mov(r8d, cs);
+            c.test(r8d, 3);
+            c.jne(wrong);
             c.sysretq();
+            c.Label(ref wrong);
+            c.ud2();
         });
         ReportOnUd2(guest);
     }
