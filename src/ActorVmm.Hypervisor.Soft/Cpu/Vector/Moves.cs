@@ -282,6 +282,7 @@ internal static unsafe class Moves
     [MethodImpl(Opt)]
     public static void Emms(CpuState* s, Op* op)
     {
+        s->FpuTop = 0;
         s->FpuEmpty = 0xFF;
         op[1].Fn(s, op + 1);
     }

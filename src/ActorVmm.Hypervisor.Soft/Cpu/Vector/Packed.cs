@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 using V = System.Runtime.Intrinsics.Vector128<byte>;
 
 namespace ActorVmm.Hypervisor.Soft.Cpu;
@@ -23,6 +24,13 @@ internal static unsafe class Xmm
     /// <summary>An MMX register: the significand of the physical x87 register of the same number.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static ref ulong Mm(CpuState* s, byte offset) => ref *(ulong*)((byte*)s->St + offset);
+}
+
+/// <summary>Byte selection as PSHUFB does it: a control byte with bit 7 set gives zero; the others must be below 16.</summary>
+internal static class Bytes
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static V Select(V from, V control) => Ssse3.IsSupported ? Ssse3.Shuffle(from, control) : Vector128.Shuffle(from, control);
 }
 
 /// <summary>
@@ -126,7 +134,7 @@ internal static unsafe class Packed
     public static void PermuteRr(CpuState* s, Op* op)
     {
         var control = (V*)op->Imm;
-        Xmm.At(s, op->Dst) = Vector128.Shuffle(Xmm.At(s, op->Dst), control[0]) | Vector128.Shuffle(Xmm.At(s, op->Src), control[1]);
+        Xmm.At(s, op->Dst) = Bytes.Select(Xmm.At(s, op->Dst), control[0]) | Bytes.Select(Xmm.At(s, op->Src), control[1]);
         op[1].Fn(s, op + 1);
     }
 
@@ -144,7 +152,7 @@ internal static unsafe class Packed
         if (Mem.Hit(entry, at, 16))
         {
             // SAFETY: as in Rm16.
-            Xmm.At(s, op->Dst) = Vector128.Shuffle(Xmm.At(s, op->Dst), control[0]) | Vector128.Shuffle(*(V*)(at + entry->Addend), control[1]);
+            Xmm.At(s, op->Dst) = Bytes.Select(Xmm.At(s, op->Dst), control[0]) | Bytes.Select(*(V*)(at + entry->Addend), control[1]);
         }
         else
         {
@@ -152,8 +160,8 @@ internal static unsafe class Packed
             if (s->Abort != Abort.None) return;
             var high = Mem.ReadSlow(s, op, at + 8, 8);
             if (s->Abort != Abort.None) return;
-            Xmm.At(s, op->Dst) = Vector128.Shuffle(Xmm.At(s, op->Dst), control[0]) |
-                Vector128.Shuffle(Vector128.Create(low, high).AsByte(), control[1]);
+            Xmm.At(s, op->Dst) = Bytes.Select(Xmm.At(s, op->Dst), control[0]) |
+                Bytes.Select(Vector128.Create(low, high).AsByte(), control[1]);
         }
         op[1].Fn(s, op + 1);
     }
@@ -165,8 +173,8 @@ internal static unsafe class Packed
         var value = Mem.Read<TSize>(s, op, AtAny.Of(s, op));
         if (s->Abort != Abort.None) return;
         var control = (V*)op->Imm;
-        Xmm.At(s, op->Dst) = Vector128.Shuffle(Xmm.At(s, op->Dst), control[0]) |
-            Vector128.Shuffle(Vector128.CreateScalar(Scalar.Widen(value)).AsByte(), control[1]);
+        Xmm.At(s, op->Dst) = Bytes.Select(Xmm.At(s, op->Dst), control[0]) |
+            Bytes.Select(Vector128.CreateScalar(Scalar.Widen(value)).AsByte(), control[1]);
         op[1].Fn(s, op + 1);
     }
 
