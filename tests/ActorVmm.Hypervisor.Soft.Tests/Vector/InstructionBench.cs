@@ -47,7 +47,7 @@ internal sealed unsafe class InstructionBench : IDisposable
     /// <summary>The bytes behind <see cref="Layout.Scratch"/>.</summary>
     public Span<byte> Memory => new(_memory, Layout.ScratchSize);
 
-    /// <summary>Stack pointer of the last op's frame in the last run that got there.</summary>
+    /// <summary>Bytes of stack between the caller of the first op and the last op, in the last run that got there.</summary>
     public nint StackAtEnd { get; private set; }
 
     public Span<ulong> Xmm(int n) => new(State->Xmm + n * 2, 2);
@@ -73,6 +73,7 @@ internal sealed unsafe class InstructionBench : IDisposable
     }
 
     /// <summary>Runs ops as one chain.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
     public int? Run(ReadOnlySpan<Op> ops)
     {
         nint stack = 0;
@@ -88,7 +89,7 @@ internal sealed unsafe class InstructionBench : IDisposable
         {
             NativeMemory.Free(chain);
         }
-        StackAtEnd = stack;
+        StackAtEnd = stack == 0 ? 0 : (nint)(&stack) - stack;
         return State->Abort == Abort.None ? null : State->ExceptionVector;
     }
 

@@ -13,11 +13,11 @@ internal static unsafe class Conversions
         ulong raw;
         if (VectorSource.MemorySize(op) == 0)
         {
-            raw = Scalar.Widen(Reg.Get<TInteger>(s, op->Src));
+            raw = Scalar.Load<TInteger>((byte*)s + op->Src);
         }
         else
         {
-            raw = Scalar.Widen(Mem.Read<TInteger>(s, op, AtAny.Of(s, op)));
+            raw = Scalar.Read<TInteger>(s, op, AtAny.Of(s, op));
             if (s->Abort != Abort.None) return false;
         }
         var value = sizeof(TInteger) == 4 ? (int)raw : (long)raw;
