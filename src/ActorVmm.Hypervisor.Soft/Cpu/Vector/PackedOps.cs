@@ -243,8 +243,8 @@ internal static class PackedOps
 
     internal readonly struct Pshufb : IPacked
     {
-        // Vector128.Shuffle clears for every index above 15, PSHUFB only for those with bit 7.
-        [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Shuffle(a, b & Vector128.Create((byte)0x8F));
+        // Bits 4 to 6 do not count.
+        [MethodImpl(In)] public static V Calc(V a, V b) => Bytes.Select(a, b & Vector128.Create((byte)0x8F));
     }
 
     // Even and odd elements of a:b side by side, then one vertical operation.
@@ -283,7 +283,7 @@ internal static class PackedOps
 
     internal readonly struct PshufbMmx : IPacked
     {
-        [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Shuffle(a, b & Vector128.Create((byte)0x87));
+        [MethodImpl(In)] public static V Calc(V a, V b) => Bytes.Select(a, b & Vector128.Create((byte)0x87));
     }
 
     // Sign and zero extension of the low elements.

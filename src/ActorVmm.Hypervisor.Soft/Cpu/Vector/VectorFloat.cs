@@ -178,19 +178,22 @@ internal static unsafe class VectorFloat
         var b = Xmm.Low<T>(s, op->Src);
         var r = TOp.Fast(a, b);
         if (TOp.Holds(a, b, r, s->Mxcsr)) Xmm.Low<T>(s, op->Dst) = r;
-        else if (!Slow<TOp, T>(s, op, Scalar.Widen(b), 0, 1)) return;
+        else if (!Slow<TOp, T>(s, op, Scalar.Xmm<T>(s, op->Src), 0, 1)) return;
         op[1].Fn(s, op + 1);
     }
 
     [MethodImpl(Opt)]
     public static void ScalarRm<TOp, T>(CpuState* s, Op* op) where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        var a = Xmm.Low<T>(s, op->Dst);
-        var b = Mem.Read<T>(s, op, AtAny.Of(s, op));
+        var bits = Scalar.Read<T>(s, op, AtAny.Of(s, op));
         if (s->Abort != Abort.None) return;
+        // The address temporary has served; through it the bits become a number without a local's address being taken.
+        s->Regs[17] = bits;
+        var a = Xmm.Low<T>(s, op->Dst);
+        var b = *(T*)((byte*)s + CpuState.TempRegister);
         var r = TOp.Fast(a, b);
         if (TOp.Holds(a, b, r, s->Mxcsr)) Xmm.Low<T>(s, op->Dst) = r;
-        else if (!Slow<TOp, T>(s, op, Scalar.Widen(b), 0, 1)) return;
+        else if (!Slow<TOp, T>(s, op, bits, 0, 1)) return;
         op[1].Fn(s, op + 1);
     }
 
@@ -210,9 +213,9 @@ internal static unsafe class VectorFloat
             Flow.Raise(s, op, Vector.Gp, 0);
             return;
         }
-        var low = Mem.Read<ulong>(s, op, at);
+        var low = Scalar.Read<ulong>(s, op, at);
         if (s->Abort != Abort.None) return;
-        var high = Mem.Read<ulong>(s, op, at + 8);
+        var high = Scalar.Read<ulong>(s, op, at + 8);
         if (s->Abort != Abort.None) return;
         if (!PackedBody<TOp, T>(s, op, low, high)) return;
         op[1].Fn(s, op + 1);

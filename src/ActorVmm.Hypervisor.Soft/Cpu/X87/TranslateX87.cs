@@ -92,7 +92,7 @@ internal sealed unsafe partial class Translator
                 {
                     return X87Memory(i, size switch { 4 => &X87.Store<MemorySingle>, 8 => &X87.Store<MemoryDouble>, _ => &X87.StoreExtended }, pop);
                 }
-                ref var op = ref EmitX87(i, &X87.Run, &X87.StoreRegister);
+                ref var op = ref EmitX87(i, &X87.Run, i.Mnemonic == Mnemonic.Fstpnce ? &X87.StoreRegisterUnchecked : &X87.StoreRegister);
                 op.Dst = St(i.Op0Register);
                 op.Aux = pop;
                 return true;

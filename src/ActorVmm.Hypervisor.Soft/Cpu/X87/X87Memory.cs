@@ -42,7 +42,7 @@ internal static unsafe partial class X87
     /// <summary>FLD ST(i).</summary>
     public static bool LoadRegister(CpuState* s, Op* op)
     {
-        if (IsEmpty(s, 7) && IsEmpty(s, op->Src))
+        if (IsEmpty(s, op->Src))
         {
             if (!StackFault(s, overflow: false)) return true;
             PushSlot(s);
@@ -167,6 +167,14 @@ internal static unsafe partial class X87
         s->FpuDp = offset;
         Note(s, fault ? FpFlags.Invalid | FpFlags.StackFault : FpFlags.None, false);
         if (delivered) Pop(s);
+        return true;
+    }
+
+    /// <summary>FSTPNCE ST(i), undocumented: as FSTP, but an empty ST0 is only popped.</summary>
+    public static bool StoreRegisterUnchecked(CpuState* s, Op* op)
+    {
+        if (!IsEmpty(s, 0)) return StoreRegister(s, op);
+        Pop(s);
         return true;
     }
 
