@@ -58,9 +58,9 @@ public sealed class HoconTreeTests
         Assert.Contains("not HOCON", Error(deep), StringComparison.Ordinal);
     }
 
-    private static readonly Gen<string> Word = Gen.OneOfConst("a", "b", "key-1", "x_y", "\"q.r\"");
-    private static readonly Gen<string> Scalar = Gen.OneOfConst("1", "true", "text", "two words", "\"quo,ted\"", "0x10", "/a/b", "\"\"", "1.5");
-    private static readonly Gen<string> Space = Gen.OneOfConst("", " ", "\n", " # note\n", "\t", " // note\n\n");
+    private static readonly Gen<string> Word = Any.Of("a", "b", "key-1", "x_y", "\"q.r\"");
+    private static readonly Gen<string> Scalar = Any.Of("1", "true", "text", "two words", "\"quo,ted\"", "0x10", "/a/b", "\"\"", "1.5");
+    private static readonly Gen<string> Space = Any.Of("", " ", "\n", " # note\n", "\t", " // note\n\n");
 
     private static Gen<string> Document(int depth)
     {
@@ -68,7 +68,7 @@ public sealed class HoconTreeTests
             ? Scalar
             : Gen.OneOf(Scalar, Document(depth - 1).Select(inner => "{" + inner + "\n}"), Scalar.Array[0, 3].Select(items => "[" + string.Join(", ", items) + "]"));
         var path = Word.Array[1, 2].Select(words => string.Join('.', words));
-        var field = Gen.Select(Space, path, Gen.OneOfConst("=", ":", " = "), value, (space, key, equals, text) => space + key + equals + text);
+        var field = Gen.Select(Space, path, Any.Of("=", ":", " = "), value, (space, key, equals, text) => space + key + equals + text);
         return field.Array[0, 4].Select(fields => string.Join("\n", fields));
     }
 

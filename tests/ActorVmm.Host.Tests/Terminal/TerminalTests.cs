@@ -144,7 +144,7 @@ public sealed class TerminalTests : IDisposable
         Process.Start("mkfifo", [fifo])!.WaitForExit();
         // The writer keeps standard input open, so that only the closed output can end the run.
         using var program = Process.Start(new ProcessStartInfo("/bin/sh", ["-c",
-            $"exec 3<>{fifo}; echo abc >&3; \"$0\" \"$1\" run <&3 2>{here.Path}/err | true; sleep 0; exit 0", "dotnet", typeof(TerminalTests).Assembly.Location]))!;
+            $"exec 3<>{fifo}; echo abd >&3; \"$0\" \"$1\" run <&3 2>{here.Path}/err | true; sleep 0; exit 0", "dotnet", typeof(TerminalTests).Assembly.Location]))!;
 
         Assert.True(program.WaitForExit(TimeSpan.FromSeconds(60)));
         Assert.Equal("stopped: requested\n", File.ReadAllText(Path.Combine(here.Path, "err")));
