@@ -61,7 +61,11 @@ internal sealed class SignalGuard : IDisposable
         _ = Libc.Kill(Environment.ProcessId, Libc.StopSignal);
     }
 
-    private void OnContinue(PosixSignalContext context) => _terminal!.Resume();
+    private void OnContinue(PosixSignalContext context)
+    {
+        context.Cancel = true; // .NET's own answer is to put back the settings from before, over ours
+        _terminal!.Resume();
+    }
 
     private void OnCrash(object sender, UnhandledExceptionEventArgs args) => _terminal?.Dispose();
 

@@ -56,7 +56,7 @@ public sealed class HoconTreeTests
         Assert.Contains("not HOCON", Error(deep), StringComparison.Ordinal);
     }
 
-    private static readonly Gen<string> Word = Any.Of("a", "b", "key-1", "x_y", "\"q.r\"");
+    private static readonly Gen<string> Word = Any.Of("a", "b.c", "key-", "x_y");
     private static readonly Gen<string> Scalar = Any.Of("1", "true", "text", "two words", "\"quo,ted\"", "0x10", "/a/b", "\"\"", "1.5");
     private static readonly Gen<string> Space = Any.Of("", " ", "\n", " # note\n", "\t", " // note\n\n");
 
@@ -65,9 +65,9 @@ public sealed class HoconTreeTests
         var value = depth == 0
             ? Scalar
             : Gen.OneOf(Scalar, Document(depth - 1).Select(inner => "{" + inner + "\n}"), Scalar.Array[1, 3].Select(items => "[" + string.Join(", ", items) + "]"));
-        var path = Word.Array[1, 2].Select(words => string.Join('.', words));
-        var field = Gen.Select(Space, path, Any.Of("=", ":", " = "), value, (space, key, equals, text) => space + key + equals + text);
-        return field.Array[0, 4].Select(fields => string.Join("\n", fields));
+        // Keys differ by position: how doubled keys merge is not what is compared here.
+        var field = Gen.Select(Space, Word, Any.Of("=", ":", " = "), value, (space, key, equals, text) => (Before: space + key, After: equals + text));
+        return field.Array[0, 4].Select(fields => string.Join("\n", fields.Select((part, n) => part.Before + n + part.After)));
     }
 
     [Fact]
