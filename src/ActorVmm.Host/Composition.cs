@@ -1,4 +1,7 @@
 using ActorVmm.Actors;
+using ActorVmm.Host.Guests;
+using ActorVmm.Host.Hypervisors;
+using ActorVmm.Hypervisor.Kvm;
 using ActorVmm.Hypervisor.Soft;
 
 namespace ActorVmm.Host;
@@ -7,6 +10,9 @@ namespace ActorVmm.Host;
 internal static class Composition
 {
     public static HostServices Services() => new(
-        new HypervisorCatalog(("soft", () => new SoftHypervisor())),
+        new HypervisorCatalog(("kvm", () => new KvmHypervisor()), ("soft", () => new SoftHypervisor()))
+        {
+            Remembered = new ProbeCache(GuestCache.DefaultDirectory),
+        },
         new AkkaVmHostFactory((system, _) => VmHost.Attach(system)));
 }

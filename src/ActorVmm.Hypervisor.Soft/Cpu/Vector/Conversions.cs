@@ -11,7 +11,7 @@ internal static unsafe class Conversions
     public static bool FromGeneral<TInteger, T>(CpuState* s, Op* op) where TInteger : unmanaged where T : unmanaged
     {
         ulong raw;
-        if (Source.MemorySize(op) == 0)
+        if (VectorSource.MemorySize(op) == 0)
         {
             raw = Scalar.Widen(Reg.Get<TInteger>(s, op->Src));
         }
@@ -39,7 +39,7 @@ internal static unsafe class Conversions
 
     private static bool ToGeneral<T, TInteger>(CpuState* s, Op* op, bool truncate) where T : unmanaged where TInteger : unmanaged
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         var run = new VectorFloatRun(s->Mxcsr);
         var value = SoftFloat.ToInteger(VectorFloatRun.Get<T>(b, 0), sizeof(TInteger) * 8, RoundingOf(run, truncate), ref run.Env);
         if (!run.Finish(s, op)) return false;
@@ -51,7 +51,7 @@ internal static unsafe class Conversions
     /// <summary>CVTDQ2PS and CVTPI2PS: <typeparamref name="TLanes"/> 32-bit integers to singles.</summary>
     public static bool IntegersToSingles<TLanes>(CpuState* s, Op* op) where TLanes : struct, IConversionLanes
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         var run = new VectorFloatRun(s->Mxcsr);
         for (var lane = 0; lane < TLanes.Count; lane++)
         {
@@ -64,7 +64,7 @@ internal static unsafe class Conversions
     /// <summary>CVTDQ2PD, CVTPI2PD: exact.</summary>
     public static bool IntegersToDoubles(CpuState* s, Op* op)
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         Xmm.At(s, op->Dst) = Vector128.Create((double)b.AsInt32().GetElement(0), b.AsInt32().GetElement(1)).AsByte();
         return true;
     }
@@ -88,7 +88,7 @@ internal static unsafe class Conversions
     private static bool ComputeIntegers<T>(CpuState* s, Op* op, bool truncate, int lanes, out VectorFloatRun run) where T : unmanaged
     {
         run = new VectorFloatRun(s->Mxcsr);
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         for (var lane = 0; lane < lanes; lane++)
         {
             run.SetBits(lane, (uint)SoftFloat.ToInteger(VectorFloatRun.Get<T>(b, lane), 32, RoundingOf(run, truncate), ref run.Env));
@@ -100,7 +100,7 @@ internal static unsafe class Conversions
     /// <summary>CVTSS2SD, CVTSD2SS: low element, the rest of the destination stays.</summary>
     public static bool ScalarTo<TFrom, TTo>(CpuState* s, Op* op) where TFrom : unmanaged where TTo : unmanaged
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         if (sizeof(TFrom) == 4 && HostFloat.NormalOrZero(b.AsSingle().ToScalar()))
         {
             Xmm.Low<double>(s, op->Dst) = b.AsSingle().ToScalar();
@@ -114,7 +114,7 @@ internal static unsafe class Conversions
     /// <summary>CVTPS2PD, CVTPD2PS: two elements, the rest of the destination becomes zero.</summary>
     public static bool PackedTo<TFrom, TTo>(CpuState* s, Op* op) where TFrom : unmanaged where TTo : unmanaged
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         var run = new VectorFloatRun(s->Mxcsr);
         for (var lane = 0; lane < 2; lane++)
         {

@@ -9,7 +9,7 @@ internal static unsafe class IntegerCalls
     /// <summary>PTEST: ZF = no common bit, CF = source within destination.</summary>
     public static bool Ptest(CpuState* s, Op* op)
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         var a = Xmm.At(s, op->Dst);
         var zero = (a & b) == Vector128<byte>.Zero;
         var carry = (~a & b) == Vector128<byte>.Zero;
@@ -20,7 +20,7 @@ internal static unsafe class IntegerCalls
     /// <summary>PBLENDVB, BLENDVPS, BLENDVPD: elements of the source where XMM0's element has its top bit set.</summary>
     public static bool BlendVariable<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         var mask = Xmm.At(s, 0);
         mask = sizeof(T) switch
         {
@@ -35,9 +35,9 @@ internal static unsafe class IntegerCalls
     /// <summary>MPSADBW: eight sums of absolute differences of four bytes.</summary>
     public static bool Mpsadbw(CpuState* s, Op* op)
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         var a = Xmm.At(s, op->Dst);
-        var immediate = Source.Immediate(op);
+        var immediate = VectorSource.Immediate(op);
         var (first, second) = ((immediate >> 2 & 1) * 4, (immediate & 3) * 4);
         var result = Vector128<ushort>.Zero;
         for (var lane = 0; lane < 8; lane++)
@@ -53,7 +53,7 @@ internal static unsafe class IntegerCalls
     /// <summary>PHMINPOSUW: the smallest word and its index.</summary>
     public static bool Phminposuw(CpuState* s, Op* op)
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         var best = 0;
         for (var n = 1; n < 8; n++)
         {
@@ -66,7 +66,7 @@ internal static unsafe class IntegerCalls
     /// <summary>MASKMOVDQU and MASKMOVQ: bytes with a set mask bit go to [DS:rDI], which the op's address names.</summary>
     public static bool MaskMove(CpuState* s, Op* op)
     {
-        var mmx = (op->Aux & Source.MmxRegister) != 0;
+        var mmx = (op->Aux & VectorSource.MmxRegister) != 0;
         var data = mmx ? Vector128.CreateScalar(Xmm.Mm(s, op->Dst)).AsByte() : Xmm.At(s, op->Dst);
         var mask = (mmx ? Vector128.CreateScalar(Xmm.Mm(s, op->Src)).AsByte() : Xmm.At(s, op->Src)).ExtractMostSignificantBits();
         if (mask == 0) return true;
@@ -85,8 +85,8 @@ internal static unsafe class IntegerCalls
     /// <summary>PALIGNR mm, mm/m64, imm8.</summary>
     public static bool PalignrMmx(CpuState* s, Op* op)
     {
-        if (!Source.Read(s, op, out var b)) return false;
-        var shift = Source.Immediate(op) * 8;
+        if (!VectorSource.Read(s, op, out var b)) return false;
+        var shift = VectorSource.Immediate(op) * 8;
         var joined = new UInt128(Xmm.Mm(s, op->Dst), b.AsUInt64().ToScalar());
         Xmm.Mm(s, op->Dst) = shift < 128 ? (ulong)(joined >> shift) : 0;
         return true;
@@ -95,9 +95,9 @@ internal static unsafe class IntegerCalls
     /// <summary>PSHUFW mm, mm/m64, imm8.</summary>
     public static bool Pshufw(CpuState* s, Op* op)
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         var from = b.AsUInt64().ToScalar();
-        var immediate = Source.Immediate(op);
+        var immediate = VectorSource.Immediate(op);
         ulong result = 0;
         for (var n = 0; n < 4; n++) result |= (ulong)(ushort)(from >> ((immediate >> (n * 2) & 3) * 16)) << (n * 16);
         Xmm.Mm(s, op->Dst) = result;
@@ -131,7 +131,7 @@ internal static unsafe class IntegerCalls
 
     private static bool General<T>(CpuState* s, Op* op, out ulong value) where T : unmanaged
     {
-        value = Scalar.Widen(Source.MemorySize(op) == 0 ? Reg.Get<T>(s, op->Src) : Mem.Read<T>(s, op, AtAny.Of(s, op)));
+        value = Scalar.Widen(VectorSource.MemorySize(op) == 0 ? Reg.Get<T>(s, op->Src) : Mem.Read<T>(s, op, AtAny.Of(s, op)));
         return s->Abort == Abort.None;
     }
 

@@ -24,9 +24,9 @@ internal static unsafe class StringCompare
 
     private static bool Run(CpuState* s, Op* op, int form)
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         var a = Xmm.At(s, op->Dst);
-        var control = Source.Immediate(op);
+        var control = VectorSource.Immediate(op);
         var words = (control & 1) != 0;
         var count = words ? 8 : 16;
         int lengthA, lengthB;

@@ -116,12 +116,12 @@ internal sealed unsafe partial class Translator
         return true;
     }
 
-    /// <summary>Aux of an op whose body reads its operand through <see cref="Source"/>.</summary>
+    /// <summary>Aux of an op whose body reads its operand through <see cref="VectorSource"/>.</summary>
     private static ushort SourceOf(in Instruction i, bool unaligned = false)
     {
         var aux = HasImmediate(i) ? i.Immediate8 : 0;
-        if (HasMemory(i)) aux |= i.MemorySize.GetSize() << Source.SizeShift;
-        return (ushort)(aux | (unaligned ? Source.Unaligned : 0));
+        if (HasMemory(i)) aux |= i.MemorySize.GetSize() << VectorSource.SizeShift;
+        return (ushort)(aux | (unaligned ? VectorSource.Unaligned : 0));
     }
 
     /// <summary>xmm, xmm/m [, imm8] through a body.</summary>
@@ -168,7 +168,7 @@ internal sealed unsafe partial class Translator
         if (i.Op1Kind == OpKind.Register)
         {
             op.Src = Mm(i.Op1Register);
-            op.Aux |= Source.MmxRegister;
+            op.Aux |= VectorSource.MmxRegister;
         }
         if (touches) CommitMmx();
         return true;

@@ -67,7 +67,7 @@ internal sealed unsafe partial class Translator
         if (i.Op1Kind == OpKind.Register)
         {
             op.Src = Mm(i.Op1Register);
-            op.Aux |= Source.MmxRegister;
+            op.Aux |= VectorSource.MmxRegister;
         }
         CommitMmx(i.Op0Register);
         return true;
@@ -103,7 +103,7 @@ internal sealed unsafe partial class Translator
         op.Dst = mmx ? Mm(i.Op1Register) : X(i.Op1Register);
         op.Src = mmx ? Mm(i.Op2Register) : X(i.Op2Register);
         if (!mmx) return true;
-        op.Aux = Source.MmxRegister;
+        op.Aux = VectorSource.MmxRegister;
         CommitMmx();
         return true;
     }

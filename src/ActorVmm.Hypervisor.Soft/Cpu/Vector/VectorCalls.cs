@@ -4,7 +4,7 @@ using V = System.Runtime.Intrinsics.Vector128<byte>;
 namespace ActorVmm.Hypervisor.Soft.Cpu;
 
 /// <summary>The source operand of instructions that run through <see cref="Packed.Call"/>, described in the op's Aux.</summary>
-internal static unsafe class Source
+internal static unsafe class VectorSource
 {
     /// <summary>Bits 0-7: immediate. Bits 8-12: size of a memory operand, 0 for a register. Then the two flags.</summary>
     public const int SizeShift = 8;
@@ -58,9 +58,9 @@ internal static unsafe class FloatCalls
     /// <summary>CMPPS, CMPPD, CMPSS, CMPSD. Dst lanes are chosen by <typeparamref name="TLanes"/>.</summary>
     public static bool Compare<T, TLanes>(CpuState* s, Op* op) where T : unmanaged where TLanes : struct, ILanes
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         var a = Xmm.At(s, op->Dst);
-        var predicate = Source.Immediate(op) & 7;
+        var predicate = VectorSource.Immediate(op) & 7;
         var run = new VectorFloatRun(s->Mxcsr);
         var lanes = TLanes.Of<T>();
         for (var lane = 0; lane < lanes; lane++)
@@ -88,7 +88,7 @@ internal static unsafe class FloatCalls
 
     private static bool CompareFlags<T>(CpuState* s, Op* op, bool quietNaNsSignal) where T : unmanaged
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         var a = Xmm.At(s, op->Dst);
         FpOrder order;
         var (x, y) = sizeof(T) == 4 ? (a.AsSingle().ToScalar(), b.AsSingle().ToScalar()) : (a.AsDouble().ToScalar(), b.AsDouble().ToScalar());
@@ -118,8 +118,8 @@ internal static unsafe class FloatCalls
     /// <summary>ROUNDPS, ROUNDPD, ROUNDSS, ROUNDSD: immediate bit 2 takes MXCSR.RC, bit 3 hides the precision exception.</summary>
     public static bool RoundTo<T, TLanes>(CpuState* s, Op* op) where T : unmanaged where TLanes : struct, ILanes
     {
-        if (!Source.Read(s, op, out var b)) return false;
-        var immediate = Source.Immediate(op);
+        if (!VectorSource.Read(s, op, out var b)) return false;
+        var immediate = VectorSource.Immediate(op);
         var run = new VectorFloatRun(s->Mxcsr);
         var rounding = (immediate & 4) != 0 ? run.Env.Rounding : (Rounding)(immediate & 3);
         var lanes = TLanes.Of<T>();
@@ -138,7 +138,7 @@ internal static unsafe class FloatCalls
     /// <summary>ADDSUBPS, ADDSUBPD: even lanes subtract.</summary>
     public static bool AddSub<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         var a = Xmm.At(s, op->Dst);
         var run = new VectorFloatRun(s->Mxcsr);
         for (var lane = 0; lane < 16 / sizeof(T); lane++)
@@ -158,7 +158,7 @@ internal static unsafe class FloatCalls
 
     private static bool Horizontal<T>(CpuState* s, Op* op, bool subtract) where T : unmanaged
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         var a = Xmm.At(s, op->Dst);
         var run = new VectorFloatRun(s->Mxcsr);
         var lanes = 16 / sizeof(T);
@@ -178,9 +178,9 @@ internal static unsafe class FloatCalls
     /// <summary>DPPS, DPPD: products chosen by the upper immediate bits, summed pairwise, delivered to lanes chosen by the lower ones.</summary>
     public static bool DotProduct<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         var a = Xmm.At(s, op->Dst);
-        var immediate = Source.Immediate(op);
+        var immediate = VectorSource.Immediate(op);
         var run = new VectorFloatRun(s->Mxcsr);
         var format = VectorFloatRun.Format<T>();
         var lanes = 16 / sizeof(T);
@@ -216,7 +216,7 @@ internal static unsafe class FloatCalls
 
     private static bool Approximate<TLanes>(CpuState* s, Op* op, bool root) where TLanes : struct, ILanes
     {
-        if (!Source.Read(s, op, out var b)) return false;
+        if (!VectorSource.Read(s, op, out var b)) return false;
         // Masked, denormals are zero, tiny results are zero: none of it depends on MXCSR.
         var env = FpEnvironment.FromMxcsr(0x9FC0);
         var one = Real.FromInteger(1);
