@@ -124,11 +124,11 @@ public sealed class TerminalTests : IDisposable
     }
 
     [Theory]
-    [InlineData("</dev/null", "\x04"), InlineData("<script", "last line\n\x04")]
+    [InlineData("</dev/null", "\x04"), InlineData("<script", "line\n\x04")]
     public void At_the_end_of_a_script_the_guest_gets_the_line_end_that_was_missing_and_Ctrl_D(string input, string expected)
     {
         using var here = new TemporaryDirectory();
-        here.Write("script", "last line");
+        here.Write("script", "line");
         using var program = PseudoTerminal.Launch($"{input.Replace("script", here.Path + "/script", StringComparison.Ordinal)} >{here.Path}/out 2>/dev/null", "run");
 
         Assert.True(program.WaitForExit(TimeSpan.FromSeconds(60)));
