@@ -1,0 +1,69 @@
+using System.Diagnostics;
+
+namespace ActorVmm.EndToEnd.Tests.Harness;
+
+/// <summary>The program itself in a process of its own, its console on pipes.</summary>
+public sealed class ActorVmmProcess : IAsyncDisposable
+{
+    private readonly Process _process;
+    private readonly Task _reader;
+    private readonly Task<string> _errors;
+
+    private ActorVmmProcess(Process process)
+    {
+        _process = process;
+        _errors = process.StandardError.ReadToEndAsync();
+        _reader = ReadAsync();
+        Shell = new Shell(Transcript, Type);
+    }
+
+    public ConsoleTranscript Transcript { get; } = new();
+    public Shell Shell { get; }
+
+    public bool HasExited => _process.HasExited;
+
+    /// <summary>Starts <c>actorvmm</c> with these arguments.</summary>
+    public static ActorVmmProcess Start(params ReadOnlySpan<string> arguments)
+    {
+        var start = new ProcessStartInfo(Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") is { Length: > 0 } dotnet ? dotnet : "dotnet")
+        {
+            RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true, UseShellExecute = false,
+        };
+        start.ArgumentList.Add(Path.Combine(AppContext.BaseDirectory, "actorvmm.dll"));
+        foreach (var argument in arguments) start.ArgumentList.Add(argument);
+        return new ActorVmmProcess(Process.Start(start)!);
+    }
+
+    /// <summary>Writes to its standard input.</summary>
+    public void Type(string text)
+    {
+        _process.StandardInput.Write(text);
+        _process.StandardInput.Flush();
+    }
+
+    /// <summary>Waits for its end.</summary>
+    /// <returns>The exit code and the last line on standard error.</returns>
+    public async Task<(int ExitCode, string ClosingLine)> EndAsync(TimeSpan deadline)
+    {
+        using var late = new CancellationTokenSource(deadline);
+        await _process.WaitForExitAsync(late.Token);
+        var errors = await _errors;
+        return (_process.ExitCode, errors.Split('\n', StringSplitOptions.RemoveEmptyEntries).LastOrDefault("").Trim());
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        if (!_process.HasExited) _process.Kill();
+        await _process.WaitForExitAsync();
+        await _reader;
+        _process.Dispose();
+    }
+
+    private async Task ReadAsync()
+    {
+        var buffer = new byte[4096];
+        var stream = _process.StandardOutput.BaseStream;
+        while (await stream.ReadAsync(buffer) is var count and > 0) Transcript.Append(buffer.AsSpan(0, count));
+        Transcript.End("its output is closed");
+    }
+}

@@ -1,0 +1,47 @@
+using ActorVmm.Actors;
+using ActorVmm.EndToEnd.Tests.Harness;
+using ActorVmm.Host.Guests;
+using ActorVmm.Hypervisor;
+using Xunit;
+using Xunit.Abstractions;
+
+namespace ActorVmm.EndToEnd.Tests.Linux;
+
+/// <summary>Virtual time: the run is a function of its input.</summary>
+[Collection(LinuxGuests.Name)]
+public sealed class RepetitionTests(GuestFiles files, ITestOutputHelper output)
+{
+    private const string Script = "uname -a\ndate\ncat /proc/interrupts\nhead -c 16 /dev/urandom | od -x\ndmesg | tail -5\nreboot -f\n";
+
+    [Fact]
+    public async Task Two_runs_under_virtual_time_print_the_same_bytes_and_retire_the_same_instructions()
+    {
+        var (firstBytes, first) = await RunAsync();
+        var (secondBytes, second) = await RunAsync();
+        Assert.Equal(StopReason.ResetI8042, first.Reason);
+        Assert.True(first.RetiredInstructions > 100_000_000);
+
+        var same = firstBytes.AsSpan().CommonPrefixLength(secondBytes);
+        if (same < firstBytes.Length || same < secondBytes.Length)
+        {
+            output.WriteLine($"the first differing byte is {same}; the first run goes on with: {Text(firstBytes, same)}");
+            output.WriteLine($"the second with: {Text(secondBytes, same)}");
+        }
+        Assert.Equal(firstBytes.Length, same);
+        Assert.Equal(firstBytes.Length, secondBytes.Length);
+        Assert.Equal(first.RetiredInstructions, second.RetiredInstructions);
+    }
+
+    private static string Text(byte[] bytes, int from) =>
+        System.Text.Encoding.Latin1.GetString(bytes.AsSpan(Math.Max(0, from - 60), Math.Min(160, bytes.Length - Math.Max(0, from - 60))));
+
+    private async Task<(byte[] Console, VmOutcome Outcome)> RunAsync()
+    {
+        var spec = RunningGuest.Spec(files.Image) with { Clock = ClockMode.Virtual, Seed = 7 };
+        var console = new GuestConsole(Script, releaseOn: GuestImage.Greeting);
+        await using var guest = await RunningGuest.StartAsync(spec, output, console);
+        VmOutcome? outcome = null;
+        await guest.TellAsync(async () => outcome = await guest.EndAsync(Shell.BootDeadline));
+        return (console.Transcript.Bytes, outcome!);
+    }
+}
