@@ -82,6 +82,12 @@ public class CpuidTests
         var template = new KvmCpuTemplate { Cpuid = [new CpuidModifier(0x8000_001D, 3, CpuidRegister.Eax, bits)] };
         var plain = Leaf(Of(1, 0), 0x8000_001D, 3).Eax;
         Assert.Equal((plain & ~6u) | 2, Leaf(Of(1, 0, template), 0x8000_001D, 3).Eax);
+        foreach (var register in Enum.GetValues<CpuidRegister>())
+        {
+            var one = Leaf(Of(1, 0, new KvmCpuTemplate { Cpuid = [new CpuidModifier(6, 0, register, new BitPattern(0x80, 0x80))] }), 6);
+            Assert.Equal(register, new[] { (CpuidRegister.Eax, one.Eax), (CpuidRegister.Ebx, one.Ebx), (CpuidRegister.Ecx, one.Ecx), (CpuidRegister.Edx, one.Edx) }
+                .Single(pair => (pair.Item2 & 0x80) != 0).Item1);
+        }
         var strange = new KvmCpuTemplate { Cpuid = [new CpuidModifier(0x77, 0, CpuidRegister.Eax, bits)] };
         Assert.Contains("0x77", Assert.Throws<HypervisorException>(() => Of(1, 0, strange)).Message, StringComparison.Ordinal);
     }

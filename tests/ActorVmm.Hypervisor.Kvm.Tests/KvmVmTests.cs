@@ -1,4 +1,6 @@
 using System.Buffers.Binary;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 using ActorVmm.Hypervisor.Kvm.Native;
 using ActorVmm.Memory;
 using ActorVmm.Testing.Guests;
@@ -9,8 +11,6 @@ namespace ActorVmm.Hypervisor.Kvm.Tests;
 /// <summary>The reference's tests of its KvmVm and vm-vcpu-ref, against a real kernel.</summary>
 public class KvmVmTests
 {
-    private static int OpenDescriptors() => Directory.GetFiles("/proc/self/fd").Length;
-
     private static KvmMachine Machine(GuestMemory memory, int vcpus = 1) => new KvmHypervisor().Create(new MachineOptions(memory, vcpus));
 
     [KvmFact]
@@ -147,31 +147,41 @@ public class KvmVmTests
     }
 
     [KvmFact]
-    public void Every_descriptor_is_closed_with_its_machine_and_when_building_fails()
-    {
-        using (var memory = GuestMemory.Create(1 << 20)) Machine(memory).Dispose(); // the runtime's own descriptors settle
-        var before = OpenDescriptors();
-        for (var i = 0; i < 5; i++)
-        {
-            using var memory = GuestMemory.Create(1 << 20);
-            var machine = Machine(memory, 3);
-            machine.TryCreateDoorbell(new DoorbellAddress(0x4000_0050, IsPort: false, 4, 0));
-            machine.CreateInterruptEvent(5);
-            machine.CreateInterruptEvent(6, resample: true);
-            machine.Dispose();
-            machine.Dispose();
-            var failing = new KvmHypervisor(new KvmCpuTemplate { Msrs = [new MsrModifier(0x1234_5678, new BitPattern(1, 1))] });
-            Assert.Throws<HypervisorException>(() => failing.CreateMachine(new MachineOptions(memory, 2)));
-        }
-        Assert.Equal(before, OpenDescriptors());
-    }
-
-    [KvmFact]
     public void A_template_changes_an_msr_from_the_start()
     {
         using var memory = GuestMemory.Create(1 << 20);
         using var machine = new KvmHypervisor(new KvmCpuTemplate { Msrs = [new MsrModifier(KvmMsrs.SysenterEsp, new BitPattern(0xFF, 0x5A))] })
             .Create(new MachineOptions(memory, 1));
         Assert.Equal(0x5AUL, machine.Vcpus[0].GetState().Msrs.Single(msr => msr.Index == KvmMsrs.SysenterEsp).Value);
+    }
+
+    [KvmFact(Needs = "cpuid-mask")]
+    public void A_template_reaches_the_kernels_cpuid()
+    {
+        const uint popcnt = 1u << 23;
+        using var memory = GuestMemory.Create(1 << 20);
+        using var machine = new KvmHypervisor(new KvmCpuTemplate { Cpuid = [new CpuidModifier(1, 0, CpuidRegister.Ecx, new BitPattern(popcnt, 0))] })
+            .Create(new MachineOptions(memory, 1));
+        Assert.Equal(0u, LeafOne(machine.Vcpus[0]).Ecx & popcnt);
+    }
+
+    [KvmFact]
+    public void The_topology_reaches_the_kernels_cpuid_of_each_vcpu()
+    {
+        using var memory = GuestMemory.Create(1 << 20);
+        using var machine = Machine(memory, 3);
+        foreach (var vcpu in machine.Vcpus)
+        {
+            Assert.Equal((uint)vcpu.Id, LeafOne(vcpu).Ebx >> 24);
+            Assert.Equal(3u, LeafOne(vcpu).Ebx >> 16 & 0xFF);
+        }
+    }
+
+    private static KvmCpuidEntry LeafOne(IVcpu vcpu)
+    {
+        var table = new byte[8 + (256 * Unsafe.SizeOf<KvmCpuidEntry>())];
+        BinaryPrimitives.WriteUInt32LittleEndian(table, 256);
+        ((KvmVcpu)vcpu).File.Call(KvmApi.KVM_GET_CPUID2, table, nameof(KvmApi.KVM_GET_CPUID2));
+        return MemoryMarshal.Cast<byte, KvmCpuidEntry>(table.AsSpan(8)).ToArray().First(entry => entry.Function == 1);
     }
 }

@@ -174,8 +174,10 @@ public abstract class StateConformance<TSubject> : Conformance<TSubject> where T
         Assert.Equal(first.ClockNanoseconds, second.ClockNanoseconds);
         Assert.Equal(first.Vcpus[0].General, second.Vcpus[0].General);
         Assert.Equal(first.Vcpus[0].Special, second.Vcpus[0].Special);
-        Assert.Equal(first.Chips["ioapic"], second.Chips["ioapic"]);
-        Assert.Equal(first.Chips["pic0"], second.Chips["pic0"]);
+        Assert.Equal(first.Chips.Keys, second.Chips.Keys);
+        // Timers may have moved on; the controllers have not.
+        foreach (var name in first.Chips.Keys.Where(name => name.Contains("pic", StringComparison.Ordinal)))
+            Assert.Equal(first.Chips[name], second.Chips[name]);
     }
 
     [SkippableFact]
@@ -250,7 +252,7 @@ public abstract class StateConformance<TSubject> : Conformance<TSubject> where T
         var vcpu = guest.Machine.Vcpus[0];
         using var seen = new SemaphoreSlim(0);
         var reported = 0;
-        var runner = new Thread(() =>
+        var running = Task.Factory.StartNew(() =>
         {
             while (reported < kicks)
             {
@@ -258,14 +260,13 @@ public abstract class StateConformance<TSubject> : Conformance<TSubject> where T
                 reported++;
                 seen.Release();
             }
-        }) { IsBackground = true };
-        runner.Start();
+        }, TaskCreationOptions.LongRunning);
         for (var i = 0; i < kicks; i++)
         {
             vcpu.Kick();
-            Assert.True(seen.Wait(TimeSpan.FromSeconds(20)), $"kick {i} was lost");
+            Assert.True(seen.Wait(TimeSpan.FromSeconds(20)), $"kick {i} was lost; {running.Exception}");
         }
-        Assert.True(runner.Join(TimeSpan.FromSeconds(20)));
+        Assert.True(running.Wait(TimeSpan.FromSeconds(20)));
         Assert.Equal(kicks, reported);
         Assert.Equal(0, seen.CurrentCount);
     }

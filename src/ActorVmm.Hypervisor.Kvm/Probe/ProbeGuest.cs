@@ -63,8 +63,6 @@ internal sealed class ProbeGuest : IDisposable
         _memory.TryWrite(at, (target & 0xFFFF) | ((ulong)KernelCode << 16) | ((0x8EUL | ((ulong)dpl << 5)) << 40) | ((target >> 16 & 0xFFFF) << 48));
     }
 
-    public uint ReadData() => _memory.TryRead(new GuestAddress(Data), out uint value) ? value : 0;
-
     /// <summary>Runs vCPU 0 from <see cref="Program"/>; the others wait for its IPIs.</summary>
     public ProbeRun Run()
     {
