@@ -10,7 +10,7 @@ namespace ActorVmm.Hypervisor.Soft.Tests.Differential;
 /// <param name="seed">Decides every case of the run.</param>
 internal sealed class DifferentialRun(GuestRunner guest, InstructionSet instructions, ulong seed)
 {
-    private const int MaxReports = 12;
+    private const int MaxReports = 24;
 
     private readonly CaseGenerator _generator = new(instructions);
 
