@@ -55,6 +55,9 @@ public sealed class VmHost : IVmHost
         _host = system.ActorOf(HostActor.Props(settings), "host");
     }
 
+    /// <summary>The actor system below which <c>/user/host</c> is.</summary>
+    public ActorSystem System => _system;
+
     /// <summary>A host with an actor system of its own.</summary>
     /// <param name="config">What <c>akka.hocon</c> says; keys that are missing take their shipped value.</param>
     /// <param name="loader">Puts the guest into its machine; the default reads the kernel that the <see cref="VmSpec"/> names.</param>

@@ -1,8 +1,8 @@
 namespace ActorVmm.Boot;
 
 /// <summary>
-/// Something that was to be booted does not hold together. Carries where, what and which value, so that a person can mend it without a debugger.
-/// The only exception that malformed images, initrds and command lines cause.
+/// Something that was to be booted does not hold together. Carries where, what and which value, so that a person can mend it without a
+/// debugger. The only exception that malformed images, initrds and command lines cause.
 /// </summary>
 public sealed class BootException : Exception
 {

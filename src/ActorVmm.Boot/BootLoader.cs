@@ -5,8 +5,9 @@ using ActorVmm.Memory;
 namespace ActorVmm.Boot;
 
 /// <summary>
-/// Puts a kernel, its initrd and everything it must be told into guest RAM. Works in two halves: first all is read, checked and placed, then
-/// all is written; what is refused is refused with RAM untouched (save that a file which changes while it is read may be refused late).
+/// Puts a kernel, its initrd and everything it must be told into guest RAM. Works in two halves: first all is read, checked and placed,
+/// then all is written; what is refused is refused with RAM untouched (save that a file which changes while it is read may be refused
+/// late).
 /// </summary>
 public static class BootLoader
 {
@@ -25,7 +26,8 @@ public static class BootLoader
         if (request.CpuCount is < 1 or > MpTable.MaxCpus)
             throw new BootException("request", "vcpus", $"{request.CpuCount}", $"1 to {MpTable.MaxCpus} are possible");
         if (request.LoadAddress.Value >= low.Size)
-            throw BootException.Hex("request", "kernel_load_addr", request.LoadAddress.Value, $"himem starts past the end of RAM, 0x{low.Size:x}");
+            throw BootException.Hex("request", "kernel_load_addr", request.LoadAddress.Value,
+                $"himem starts past the end of RAM, 0x{low.Size:x}");
 
         var last = memory.Regions[^1];
         var e820 = E820Map.Build(last.Start.Value + last.Size);
@@ -53,7 +55,8 @@ public static class BootLoader
         mp.Write(memory);
         if (pvh)
         {
-            Put(MemoryLayout.StartInfo, StartInfo.Build(MemoryLayout.StartInfo, MemoryLayout.CommandLine, MemoryLayout.Acpi, e820, initrdAt));
+            Put(MemoryLayout.StartInfo,
+                StartInfo.Build(MemoryLayout.StartInfo, MemoryLayout.CommandLine, MemoryLayout.Acpi, e820, initrdAt));
         }
         else
         {

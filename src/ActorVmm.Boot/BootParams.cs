@@ -4,7 +4,8 @@ using ActorVmm.Boot.Kernel;
 namespace ActorVmm.Boot;
 
 /// <summary>
-/// The zero page, <c>struct boot_params</c> (Documentation/arch/x86/zero-page.rst): 4096 bytes, zero but for what is set here. In particular
+/// The zero page, <c>struct boot_params</c> (Documentation/arch/x86/zero-page.rst): 4096 bytes, zero but for what is set here. In
+/// particular
 /// <c>sentinel</c> (0x1EF) stays 0, else the kernel scrubs the page.
 /// </summary>
 public sealed class BootParams

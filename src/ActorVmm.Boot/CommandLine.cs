@@ -29,7 +29,8 @@ public sealed class CommandLine
     public int Length => _text.Length;
 
     /// <summary>
-    /// The line the guest sees: the user's text, <c>console=ttyS0</c> where the user did not say so, and one <c>virtio_mmio.device=</c> per slot.
+    /// The line the guest sees: the user's text, <c>console=ttyS0</c> where the user did not say so, and one <c>virtio_mmio.device=</c> per
+    /// slot.
     /// </summary>
     /// <exception cref="BootException">Unprintable characters, or longer than <paramref name="capacity"/> - 1.</exception>
     public static CommandLine ForGuest(string user, IEnumerable<VirtioMmioSlot> slots, int capacity = MemoryLayout.CommandLineSize)
@@ -45,7 +46,8 @@ public sealed class CommandLine
     }
 
     /// <summary>Appends <c>key=value</c>.</summary>
-    /// <exception cref="BootException">Key or value is empty, unprintable, has a space, the key has <c>=</c>, or the line would overflow.</exception>
+    /// <exception cref="BootException">Key or value is empty, unprintable, has a space, the key has <c>=</c>, or the line would
+    /// overflow.</exception>
     public void Insert(string key, string value) => InsertMultiple(key, [value]);
 
     /// <summary>Appends <c>key=value1,value2,…</c>.</summary>
@@ -54,7 +56,8 @@ public sealed class CommandLine
     {
         ArgumentException.ThrowIfNullOrEmpty(key);
         ArgumentNullException.ThrowIfNull(values);
-        if (values.Count == 0 || values.Any(string.IsNullOrEmpty)) throw new BootException(Source, key, "empty", "the parameter needs a value");
+        if (values.Count == 0 || values.Any(string.IsNullOrEmpty))
+            throw new BootException(Source, key, "empty", "the parameter needs a value");
         if (key.Contains('=')) throw new BootException(Source, "key", key, "a key has no '='");
         foreach (var part in values.Prepend(key))
             if (part.Contains(' ')) throw new BootException(Source, key, $"\"{part}\"", "a token has no space");
@@ -70,8 +73,8 @@ public sealed class CommandLine
     }
 
     /// <summary>
-    /// Appends <c>virtio_mmio.device=SIZE@0xBASE:IRQ[:ID]</c> (Documentation/admin-guide/kernel-parameters.txt), the size with the largest of
-    /// the suffixes K, M, G that divides it.
+    /// Appends <c>virtio_mmio.device=SIZE@0xBASE:IRQ[:ID]</c> (Documentation/admin-guide/kernel-parameters.txt), the size with the largest
+    /// of the suffixes K, M, G that divides it.
     /// </summary>
     /// <param name="size">Bytes of the register window; not 0.</param>
     /// <param name="address">Its guest physical address.</param>
@@ -99,10 +102,12 @@ public sealed class CommandLine
     private void Append(string text)
     {
         foreach (var c in text)
-            if (c is < ' ' or > '~') throw new BootException(Source, "character", $"U+{(int)c:X4}", "only printable ASCII reaches the kernel");
+            if (c is < ' ' or > '~')
+                throw new BootException(Source, "character", $"U+{(int)c:X4}", "only printable ASCII reaches the kernel");
         var length = _text.Length + (_text.Length > 0 ? 1 : 0) + text.Length;
         if (length >= Capacity)
-            throw new BootException(Source, "length", $"{length}", $"at most {Capacity - 1} characters fit; the last added was \"{Shorten(text)}\"");
+            throw new BootException(Source, "length", $"{length}",
+                $"at most {Capacity - 1} characters fit; the last added was \"{Shorten(text)}\"");
         if (_text.Length > 0) _text.Append(' ');
         _text.Append(text);
     }

@@ -33,8 +33,8 @@ public sealed class E820Map
     }
 
     /// <summary>
-    /// The map of a PC without PCI: low RAM up to the EBDA, the EBDA and the BIOS area reserved, RAM from <paramref name="himem"/> to the end
-    /// or to the gap, and what is left above <paramref name="gapEnd"/>.
+    /// The map of a PC without PCI: low RAM up to the EBDA, the EBDA and the BIOS area reserved, RAM from <paramref name="himem"/> to the
+    /// end or to the gap, and what is left above <paramref name="gapEnd"/>.
     /// </summary>
     /// <param name="ramEnd">First address after the last byte of RAM.</param>
     /// <param name="himem">Where high RAM begins, 1 MiB on a PC.</param>
@@ -44,7 +44,8 @@ public sealed class E820Map
     public static E820Map Build(
         ulong ramEnd, ulong himem = MemoryLayout.HighMemory, ulong gapStart = GuestMemory.GapStart, ulong gapEnd = GuestMemory.HighStart)
     {
-        if (gapStart >= gapEnd) throw BootException.Hex("e820", "gap start", gapStart, $"it must lie below the end of the gap, 0x{gapEnd:x}");
+        if (gapStart >= gapEnd)
+            throw BootException.Hex("e820", "gap start", gapStart, $"it must lie below the end of the gap, 0x{gapEnd:x}");
         if (himem >= ramEnd) throw BootException.Hex("e820", "himem start", himem, $"it must lie below the end of RAM, 0x{ramEnd:x}");
         if (himem >= gapStart) throw BootException.Hex("e820", "himem start", himem, $"it must lie below the MMIO gap, 0x{gapStart:x}");
 

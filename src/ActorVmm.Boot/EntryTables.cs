@@ -12,7 +12,9 @@ public static class EntryTables
     public const ushort DataSelector = 0x18;
     public const ushort TaskSelector = 0x20;
 
-    /// <summary>Bytes of either GDT: null, null, code, data, and a task segment, which takes two slots in long mode (SDM Vol. 3 §7.2.3).</summary>
+    /// <summary>
+    /// Bytes of either GDT: null, null, code, data, and a task segment, which takes two slots in long mode (SDM Vol. 3 §7.2.3).
+    /// </summary>
     public const int GdtSize = 6 * 8;
 
     private const ulong Code64 = 0x00AF_9B00_0000_FFFF;
@@ -33,7 +35,8 @@ public static class EntryTables
     }
 
     /// <summary>
-    /// PML4, PDPT and four page directories that map the first 4 GiB to themselves in 2 MiB pages. The protocol asks for the kernel with its
+    /// PML4, PDPT and four page directories that map the first 4 GiB to themselves in 2 MiB pages. The protocol asks for the kernel with
+    /// its
     /// <c>init_size</c>, the zero page and the command line; nothing is loaded higher, so this covers every load.
     /// </summary>
     /// <param name="at">Guest physical address of the result, page aligned.</param>

@@ -59,14 +59,16 @@ internal sealed class KernelLoad : IDisposable
             {
                 KernelFormat.Auto or KernelFormat.Elf64 => FromElf(KernelFormat.Elf64, image, request),
                 KernelFormat.Pvh => FromElf(KernelFormat.Pvh, image, request),
-                _ => throw new BootException(image.Name, "kernel format", "ELF", $"{request.Format} needs a bzImage; use Auto, Elf64 or Pvh"),
+                _ => throw new BootException(image.Name, "kernel format", "ELF",
+                    $"{request.Format} needs a bzImage; use Auto, Elf64 or Pvh"),
             };
 
         var header = BzImage.Parse(image);
         switch (request.Format)
         {
             case KernelFormat.Elf64:
-                throw new BootException(image.Name, "kernel format", "bzImage", "Elf64 needs an ELF file; use Auto, Payload, Pvh or BzImage");
+                throw new BootException(image.Name, "kernel format", "bzImage",
+                    "Elf64 needs an ELF file; use Auto, Payload, Pvh or BzImage");
             case KernelFormat.BzImage:
                 return FromBzImage(image, header, request, []);
             case KernelFormat.Payload or KernelFormat.Pvh:
@@ -118,11 +120,13 @@ internal sealed class KernelLoad : IDisposable
         if (at < request.LoadAddress.Value)
             throw BootException.Hex(image.Name, "code32_start", at, $"below kernel_load_addr {request.LoadAddress}");
         if (!header.Has64BitEntry)
-            throw BootException.Hex(image.Name, "version", header.Version, "no 64-bit entry (xloadflags bit 0, protocol 2.12): a 64-bit kernel is needed");
+            throw BootException.Hex(image.Name, "version", header.Version,
+                "no 64-bit entry (xloadflags bit 0, protocol 2.12): a 64-bit kernel is needed");
         if (header.KernelSize <= 0x200)
             throw BootException.Hex(image.Name, "size", header.KernelSize, "the 64-bit entry at 0x200 lies behind the end of the kernel");
 
-        // The decompressor moves itself and the kernel to the preferred address (or stays, if loaded higher) and uses init_size bytes from there.
+        // The decompressor moves itself and the kernel to the preferred address (or stays, if loaded higher) and uses init_size bytes from
+        // there.
         ulong runsAt = Math.Max(at, header.PreferredAddress ?? at), end = at + header.KernelSize;
         if (runsAt > ulong.MaxValue - header.InitSize)
             throw BootException.Hex(image.Name, "pref_address", runsAt, $"init_size 0x{header.InitSize:x} from there passes 2^64");
@@ -141,10 +145,13 @@ internal sealed class KernelLoad : IDisposable
     public void Claim(PlacementMap map)
     {
         for (var i = 0; i < Segments.Count; i++)
-            map.Claim(Image.Name, "p_paddr", Segments.Count == 1 ? "kernel" : $"kernel segment {i}", Segments[i].Address, Segments[i].MemorySize);
+        {
+            var name = Segments.Count == 1 ? "kernel" : $"kernel segment {i}";
+            map.Claim(Image.Name, "p_paddr", name, Segments[i].Address, Segments[i].MemorySize);
+        }
         if (Span.End > map.RamEnd)
             throw BootException.Hex(Image.Name, "init_size", Span.End - Span.Start,
-                $"the kernel at 0x{Span.Start:x} needs RAM up to 0x{Span.End:x}, there is RAM up to 0x{map.RamEnd:x}; give the VM more memory");
+                $"the kernel at 0x{Span.Start:x} needs RAM up to 0x{Span.End:x}, it ends at 0x{map.RamEnd:x}; give the VM more memory");
     }
 
     /// <summary>Copies the segments and clears what follows them.</summary>

@@ -6,8 +6,8 @@ namespace ActorVmm.Boot;
 
 /// <summary>
 /// The MP floating pointer and configuration table (Intel MultiProcessor Specification 1.4, chapter 4), for kernels that read no ACPI.
-/// Interrupts follow <see cref="InterruptRouting"/>: ISA IRQ 0 arrives at pin 2, IRQ 2 has no entry, every other IRQ i arrives at pin i; edge
-/// triggered and active high, as the bus says.
+/// Interrupts follow <see cref="InterruptRouting"/>: ISA IRQ 0 arrives at pin 2, IRQ 2 has no entry, every other IRQ i arrives at pin i;
+/// edge triggered and active high, as the bus says.
 /// </summary>
 public sealed class MpTable
 {
@@ -58,7 +58,8 @@ public sealed class MpTable
         ArgumentNullException.ThrowIfNull(memory);
         var table = BuildTable();
         if (tableAt.Value > uint.MaxValue || !memory.Contains(tableAt, (ulong)table.Length) || !memory.Contains(pointerAt, PointerSize))
-            throw new BootException("MP table", "address", $"{pointerAt}", $"0x{PointerSize + table.Length:x} bytes of RAM are needed there");
+            throw new BootException("MP table", "address", $"{pointerAt}",
+                $"0x{PointerSize + table.Length:x} bytes of RAM are needed there");
         memory.TryWrite(tableAt, table);
         memory.TryWrite(pointerAt, BuildPointer((uint)tableAt.Value));
     }

@@ -3,8 +3,8 @@ using ActorVmm.Memory;
 namespace ActorVmm.Boot;
 
 /// <summary>
-/// Who owns which bytes of the RAM below the gap while a boot is planned. Nothing is written to the guest before every range is claimed here,
-/// so a lying image is refused with RAM untouched.
+/// Who owns which bytes of the RAM below the gap while a boot is planned. Nothing is written to the guest before every range is claimed
+/// here, so a lying image is refused with RAM untouched.
 /// </summary>
 internal sealed class PlacementMap(ulong ramEnd)
 {
@@ -21,14 +21,18 @@ internal sealed class PlacementMap(ulong ramEnd)
     public void Claim(string file, string field, string name, ulong start, ulong size)
     {
         if (start > ramEnd || size > ramEnd - start)
-            throw BootException.Hex(file, field, start, $"{name} takes 0x{size:x} bytes there, but RAM that can be loaded ends at 0x{ramEnd:x}");
+            throw BootException.Hex(file, field, start,
+                $"{name} takes 0x{size:x} bytes there, but RAM that can be loaded ends at 0x{ramEnd:x}");
         foreach (var other in _taken)
             if (start < other.Start.Value + other.Size && other.Start.Value < start + size)
                 throw BootException.Hex(file, field, start, $"{name} takes 0x{size:x} bytes there and overlaps {other}");
         if (size > 0) _taken.Add(new Placement(name, new GuestAddress(start), size));
     }
 
-    /// <summary>Claims the highest free page-aligned range whose last byte is at most <paramref name="lastByte"/>, outside of the span <paramref name="avoid"/>.</summary>
+    /// <summary>
+    /// Claims the highest free page-aligned range whose last byte is at most <paramref name="lastByte"/>, outside of the span <paramref
+    /// name="avoid"/>.
+    /// </summary>
     /// <exception cref="BootException">There is none.</exception>
     public ulong ClaimHighest(string file, string field, string name, ulong size, ulong lastByte, (ulong Start, ulong End) avoid)
     {

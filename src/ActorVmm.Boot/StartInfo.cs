@@ -3,8 +3,8 @@ using System.Buffers.Binary;
 namespace ActorVmm.Boot;
 
 /// <summary>
-/// <c>struct hvm_start_info</c> version 1 with its module list and memory map (Xen, xen/include/public/arch-x86/hvm/start_info.h), in one page:
-/// 56 bytes of header, one 32-byte module where there is an initrd, then 24 bytes for each range of RAM.
+/// <c>struct hvm_start_info</c> version 1 with its module list and memory map (Xen, xen/include/public/arch-x86/hvm/start_info.h), in one
+/// page: 56 bytes of header, one 32-byte module where there is an initrd, then 24 bytes for each range of RAM.
 /// </summary>
 public static class StartInfo
 {

@@ -1,9 +1,18 @@
+using ActorVmm.Actors;
+using ActorVmm.Host.Guests;
+using ActorVmm.Host.Hypervisors;
+using ActorVmm.Hypervisor.Kvm;
+using ActorVmm.Hypervisor.Soft;
+
 namespace ActorVmm.Host;
 
 /// <summary>The only place that knows which hypervisors and which actor host there are.</summary>
 internal static class Composition
 {
     public static HostServices Services() => new(
-        new HypervisorCatalog(),
-        new AkkaVmHostFactory((_, _) => throw new Hypervisor.HypervisorException("this build has no actor host")));
+        new HypervisorCatalog(("kvm", () => new KvmHypervisor()), ("soft", () => new SoftHypervisor()))
+        {
+            Remembered = new ProbeCache(GuestCache.DefaultDirectory),
+        },
+        new AkkaVmHostFactory((system, _) => VmHost.Attach(system)));
 }

@@ -1,3 +1,4 @@
+using ActorVmm.Host.Hypervisors;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Host;
@@ -11,6 +12,14 @@ public interface IHypervisorCatalog
     /// <summary>The hypervisor of that name; <c>auto</c> is the first one that works on this host.</summary>
     /// <exception cref="HypervisorException">It is unknown, or does not work here; the message says why and what to do.</exception>
     IHypervisor Select(string name);
+
+    /// <inheritdoc cref="Select(string)"/>
+    /// <param name="name">A name, or <c>auto</c>.</param>
+    /// <param name="reason">Why it is this one, for people: explicit, or what the probe said of each that was looked at.</param>
+    IHypervisor Select(string name, out string reason);
+
+    /// <summary>Probes all of them now, whatever is remembered, in the order of <see cref="Names"/>.</summary>
+    IReadOnlyList<ProbeReport> ProbeAll();
 }
 
 /// <inheritdoc cref="IHypervisorCatalog"/>
@@ -23,9 +32,19 @@ public sealed class HypervisorCatalog(params (string Name, Func<IHypervisor> Cre
     /// <inheritdoc/>
     public IReadOnlyList<string> Names { get; } = [.. hypervisors.Select(hypervisor => hypervisor.Name)];
 
+    /// <summary>Remembers probes from one start to the next; null: every start probes.</summary>
+    public ProbeCache? Remembered { get; init; }
+
     /// <inheritdoc/>
-    public IHypervisor Select(string name)
+    public IReadOnlyList<ProbeReport> ProbeAll() => [.. hypervisors.Select(hypervisor => hypervisor.Create().Probe())];
+
+    /// <inheritdoc/>
+    public IHypervisor Select(string name) => Select(name, out _);
+
+    /// <inheritdoc/>
+    public IHypervisor Select(string name, out string reason)
     {
+        reason = "asked for";
         if (!string.Equals(name, Auto, StringComparison.Ordinal))
         {
             // An explicit choice is obeyed: what does not work is said by the hypervisor when it is used.
@@ -38,10 +57,13 @@ public sealed class HypervisorCatalog(params (string Name, Func<IHypervisor> Cre
         foreach (var (_, create) in hypervisors)
         {
             var hypervisor = create();
-            var report = hypervisor.Probe();
-            if (report.Usable)
-                return hypervisor;
-            verdicts.Add($"{report.Hypervisor}: {report.Verdict}");
+            var remembered = false;
+            var report = Remembered?.Get(hypervisor, out remembered) ?? hypervisor.Probe();
+            verdicts.Add($"{report.Hypervisor}: {report.Verdict}{(remembered ? " (probed earlier in this boot of the host)" : "")}");
+            if (!report.Usable)
+                continue;
+            reason = string.Join("; ", verdicts);
+            return hypervisor;
         }
         throw new HypervisorException("no hypervisor works on this host. " + string.Join("; ", verdicts));
     }

@@ -75,13 +75,14 @@ internal static class TestImages
         }
     }
 
-    public static byte[] PvhElf(uint entry = 0x100_0010) => Elf(
-        0x100_0000, new Segment(PtLoad, 0x100_0000, Code(0x300)), new Segment(PtNote, 0, PvhNote(entry), Align: 4));
+    public static byte[] PvhElf(uint entry = 0x100_0010, ulong at = 0x100_0000) => Elf(
+        at, new Segment(PtLoad, at, Code(0x300)), new Segment(PtNote, 0, PvhNote(entry), Align: 4));
 
     /// <summary>
-    /// A bzImage of protocol 2.15 with one setup sector more than the boot sector, a kernel of 0x400 bytes of code, and the payload behind it.
+    /// A bzImage of protocol 2.15 with one setup sector more than the boot sector, a kernel of 0x400 bytes of code, and the payload behind
+    /// it.
     /// </summary>
-    public static byte[] BzImage(byte[]? payload = null, uint initSize = 0x10_0000)
+    public static byte[] BzImage(byte[]? payload = null, uint initSize = 0x10_0000, ulong preferred = 0x100_0000)
     {
         var kernel = new List<byte>(Code(0x400, 3));
         if (payload is not null) kernel.AddRange(payload);
@@ -104,7 +105,7 @@ internal static class TestImages
         BinaryPrimitives.WriteUInt32LittleEndian(setup.AsSpan(0x238), 2047);
         BinaryPrimitives.WriteUInt32LittleEndian(setup.AsSpan(0x248), payload is null ? 0u : 0x400);
         BinaryPrimitives.WriteUInt32LittleEndian(setup.AsSpan(0x24C), (uint)(payload?.Length ?? 0));
-        BinaryPrimitives.WriteUInt64LittleEndian(setup.AsSpan(0x258), 0x100_0000);
+        BinaryPrimitives.WriteUInt64LittleEndian(setup.AsSpan(0x258), preferred);
         BinaryPrimitives.WriteUInt32LittleEndian(setup.AsSpan(0x260), initSize);
         return [.. setup, .. kernel];
     }

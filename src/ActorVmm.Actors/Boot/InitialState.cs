@@ -5,7 +5,8 @@ using ActorVmm.Hypervisor;
 namespace ActorVmm.Actors;
 
 /// <summary>
-/// The registers of vCPU 0 at the kernel's first instruction. The other vCPUs stay at reset and wait for INIT and SIPI, as the guest expects.
+/// The registers of vCPU 0 at the kernel's first instruction. The other vCPUs stay at reset and wait for INIT and SIPI, as the guest
+/// expects.
 /// </summary>
 public static class InitialState
 {
@@ -34,7 +35,10 @@ public static class InitialState
             General = longMode
                 ? new GeneralRegisters
                 {
-                    Rip = plan.Entry.Value, Rsi = plan.Parameters.Value, Rsp = plan.StackTop.Value, Rbp = plan.StackTop.Value,
+                    Rip = plan.Entry.Value,
+                    Rsi = plan.Parameters.Value,
+                    Rsp = plan.StackTop.Value,
+                    Rbp = plan.StackTop.Value,
                 }
                 : new GeneralRegisters { Rip = plan.Entry.Value, Rbx = plan.Parameters.Value },
             Special = reset.Special with
@@ -47,7 +51,8 @@ public static class InitialState
                 Ss = data,
                 // A busy task segment, 64-bit or 32-bit alike type 0xB, as VM entry demands.
                 Tr = new SegmentState(
-                    EntryTables.TaskSelector, 0, 0x67, Type: 0xB, Present: true, Dpl: 0, System: true, Long: false, Db: false, Granularity: false),
+                    EntryTables.TaskSelector, 0, 0x67,
+                    Type: 0xB, Present: true, Dpl: 0, System: true, Long: false, Db: false, Granularity: false),
                 Gdt = new TableRegister(plan.GdtBase.Value, plan.GdtLimit),
                 Idt = new TableRegister(MemoryLayout.Idt, 7),
                 Cr0 = ProtectedMode | ExtensionType | (longMode ? Paging : 0),
@@ -78,8 +83,8 @@ public static class InitialState
     }
 
     /// <summary>
-    /// Delivery modes of a PC's firmware: LINT0 takes the 8259 (ExtINT, 7), LINT1 the NMI (4). Only bits 10:8 change (guest ABI: the mask is
-    /// the reset value's).
+    /// Delivery modes of a PC's firmware: LINT0 takes the 8259 (ExtINT, 7), LINT1 the NMI (4). Only bits 10:8 change (guest ABI: the mask
+    /// is the reset value's).
     /// </summary>
     private static byte[] WithVirtualWire(byte[] reset)
     {

@@ -4,8 +4,8 @@ using System.Text;
 namespace ActorVmm.Boot.Acpi;
 
 /// <summary>
-/// The ACPI tables of the machine as one block: RSDP first (ACPI 6.5 §5.2.5), then FACS, XSDT, FADT, MADT and DSDT. Not hardware-reduced: the
-/// 8259, the 8254 and the PM registers exist.
+/// The ACPI tables of the machine as one block: RSDP first (ACPI 6.5 §5.2.5), then FACS, XSDT, FADT, MADT and DSDT. Not hardware-reduced:
+/// the 8259, the 8254 and the PM registers exist.
 /// </summary>
 public static class AcpiTables
 {
@@ -152,9 +152,10 @@ public static class AcpiTables
         // IAPC_BOOT_ARCH (table 5.10): legacy devices, 8042, no VGA, CMOS clock absent.
         const int LegacyDevices = 1, Has8042 = 1 << 1, NoVga = 1 << 2, NoCmosClock = 1 << 5;
         U16(109, (ushort)(LegacyDevices | NoVga | (machine.Keyboard ? Has8042 : 0) | (machine.Rtc ? 0 : NoCmosClock)));
-        // Flags (table 5.9): WBINVD works, C1 everywhere, no fixed power or sleep button, no fixed RTC wake, reset register.
-        const uint Wbinvd = 1, C1 = 1 << 2, NoPowerButton = 1 << 4, NoSleepButton = 1 << 5, NoFixedRtc = 1 << 6, ResetRegister = 1 << 10;
-        U32(112, Wbinvd | C1 | NoPowerButton | NoSleepButton | NoFixedRtc | ResetRegister);
+        // Flags (table 5.9): WBINVD works, C1 everywhere, no fixed sleep button, no fixed RTC wake, reset register. Bit 4 stays clear: the
+        // PM1 event block has a power button.
+        const uint Wbinvd = 1, C1 = 1 << 2, NoSleepButton = 1 << 5, NoFixedRtc = 1 << 6, ResetRegister = 1 << 10;
+        U32(112, Wbinvd | C1 | NoSleepButton | NoFixedRtc | ResetRegister);
         Port(116, AcpiMachine.ResetPort, bits: 8, access: 1);
         t[128] = AcpiMachine.ResetValue;
         t[131] = 5;                                             // minor version: 6.5

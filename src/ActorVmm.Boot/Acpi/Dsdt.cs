@@ -1,6 +1,8 @@
 namespace ActorVmm.Boot.Acpi;
 
-/// <summary>The definition block of the machine: its sleep state and the devices that no bus enumerates. There is no PCI host bridge.</summary>
+/// <summary>
+/// The definition block of the machine: its sleep state and the devices that no bus enumerates. There is no PCI host bridge.
+/// </summary>
 internal static class Dsdt
 {
     private const ulong PresentAndWorking = 0x0F; // _STA: present, decoding, shown, functioning (ACPI 6.5 §6.3.7)

@@ -4,9 +4,9 @@ using System.Text;
 namespace ActorVmm.Boot.Initramfs;
 
 /// <summary>
-/// Writes an initramfs: a cpio archive in "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst). The same content always
-/// gives the same bytes: entries sorted by name, modification times 0, inode numbers by position, owner root. Parent directories that were
-/// not added are made with mode 0755.
+/// Writes an initramfs: a cpio archive in "newc" format (Documentation/driver-api/early-userspace/buffer-format.rst). The same content
+/// always gives the same bytes: entries sorted by name, modification times 0, inode numbers by position, owner root. Parent directories
+/// that were not added are made with mode 0755.
 /// </summary>
 public sealed class CpioWriter
 {

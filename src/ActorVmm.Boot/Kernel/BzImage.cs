@@ -54,7 +54,9 @@ public sealed class BzImage
     /// <summary>Longest command line without its NUL (2.06; before it 255).</summary>
     public uint CommandLineMax => Version >= 0x206 ? U32(0x238) : 255;
 
-    /// <summary>Offset and length of the compressed kernel, from the start of the protected-mode kernel (2.08); null where there is none.</summary>
+    /// <summary>
+    /// Offset and length of the compressed kernel, from the start of the protected-mode kernel (2.08); null where there is none.
+    /// </summary>
     public (uint Offset, uint Length)? Payload => Version >= 0x208 && U32(0x24C) > 0 ? (U32(0x248), U32(0x24C)) : null;
 
     /// <summary>Where the kernel likes to run (2.10).</summary>
@@ -83,7 +85,8 @@ public sealed class BzImage
 
         var sectors = page[HeaderOffset] == 0 ? 4u : page[HeaderOffset];
         var setupSize = (sectors + 1) * 512UL;
-        if (setupSize >= image.Length) throw Bad("setup_sects", page[HeaderOffset], $"nothing follows the setup code in 0x{image.Length:x} bytes");
+        if (setupSize >= image.Length)
+            throw Bad("setup_sects", page[HeaderOffset], $"nothing follows the setup code in 0x{image.Length:x} bytes");
         var headerEnd = 0x202 + page[0x201];
         if (headerEnd is < 0x218 or > HeaderLimit) throw Bad("jump", page[0x201], "the header it spans has no legal size");
 

@@ -13,8 +13,8 @@ public readonly record struct LoadSegment(ulong FileOffset, ulong FileSize, ulon
 }
 
 /// <summary>
-/// The program headers of an x86-64 ELF kernel (System V ABI, "ELF-64 Object File Format"), checked against the file: offsets, sizes and wraps.
-/// Where the segments may lie is the loader's business.
+/// The program headers of an x86-64 ELF kernel (System V ABI, "ELF-64 Object File Format"), checked against the file: offsets, sizes and
+/// wraps. Where the segments may lie is the loader's business.
 /// </summary>
 public sealed class ElfImage
 {
@@ -25,7 +25,8 @@ public sealed class ElfImage
     private const int MaxNotes = 1 << 20;
     private const uint XenNotePhys32Entry = 18; // XEN_ELFNOTE_PHYS32_ENTRY, xen/include/public/elfnote.h
 
-    private ElfImage(ulong entry, IReadOnlyList<LoadSegment> segments, uint? pvhEntry) => (Entry, Segments, PvhEntry) = (entry, segments, pvhEntry);
+    private ElfImage(ulong entry, IReadOnlyList<LoadSegment> segments, uint? pvhEntry) =>
+        (Entry, Segments, PvhEntry) = (entry, segments, pvhEntry);
 
     /// <summary>e_entry, a physical address.</summary>
     public ulong Entry { get; }
@@ -125,7 +126,8 @@ public sealed class ElfImage
             var nameAt = at + 12;
             var descriptorAt = AlignUp(nameAt + nameSize, pad); // no wrap: sums of three 32-bit numbers
             if (descriptorAt > size || descriptorSize > size - descriptorAt)
-                throw BootException.Hex(image.Name, "n_descsz", descriptorSize, $"the note at 0x{at:x} leaves its segment of 0x{size:x} bytes");
+                throw BootException.Hex(image.Name, "n_descsz", descriptorSize,
+                    $"the note at 0x{at:x} leaves its segment of 0x{size:x} bytes");
             if (type == XenNotePhys32Entry && notes.AsSpan((int)nameAt, (int)nameSize).SequenceEqual("Xen\0"u8))
                 return ReadEntry(image, notes.AsSpan((int)descriptorAt, (int)descriptorSize));
             at = AlignUp(descriptorAt + descriptorSize, pad);

@@ -2,7 +2,9 @@ using ActorVmm.Memory;
 
 namespace ActorVmm.Boot.Kernel;
 
-/// <summary>Random access to the bytes of an image, a file on disk or one unpacked in memory. Reads past the end are a <see cref="BootException"/>.</summary>
+/// <summary>
+/// Random access to the bytes of an image, a file on disk or one unpacked in memory. Reads past the end are a <see cref="BootException"/>.
+/// </summary>
 public abstract class ImageSource : IDisposable
 {
     private const int CopyChunk = 16 << 20;
@@ -126,6 +128,7 @@ public abstract class ImageSource : IDisposable
         public override string Name => name;
         public override ulong Length => (ulong)bytes.Length;
 
-        protected override void ReadCore(ulong offset, Span<byte> into, string field) => bytes.Span.Slice((int)offset, into.Length).CopyTo(into);
+        protected override void ReadCore(ulong offset, Span<byte> into, string field) =>
+            bytes.Span.Slice((int)offset, into.Length).CopyTo(into);
     }
 }

@@ -10,8 +10,8 @@ namespace ActorVmm.Boot.Kernel;
 public enum PayloadCompression { None, Gzip, Bzip2, Lzma, Xz, Lzo, Lz4, Zstd }
 
 /// <summary>
-/// Unpacks the compressed kernel of a bzImage. The last four bytes of the payload are its unpacked size: gzip's own trailer, and appended by
-/// the kernel build for every other format. That word bounds the output: a stream that gives more or less is refused.
+/// Unpacks the compressed kernel of a bzImage. The last four bytes of the payload are its unpacked size: gzip's own trailer, and appended
+/// by the kernel build for every other format. That word bounds the output: a stream that gives more or less is refused.
 /// </summary>
 public static class Payload
 {
@@ -38,12 +38,15 @@ public static class Payload
     {
         ArgumentNullException.ThrowIfNull(image);
         ArgumentNullException.ThrowIfNull(header);
-        if (header.Payload is not { } payload) throw new BootException(image.Name, "payload_length", "0", "this bzImage has no payload to unpack");
+        if (header.Payload is not { } payload)
+            throw new BootException(image.Name, "payload_length", "0", "this bzImage has no payload to unpack");
         if (payload.Offset > header.KernelSize || payload.Length > header.KernelSize - payload.Offset)
             throw BootException.Hex(image.Name, "payload_offset", payload.Offset,
                 $"0x{payload.Length:x} bytes from there leave the kernel of 0x{header.KernelSize:x} bytes");
-        if (payload.Length < 16) throw BootException.Hex(image.Name, "payload_length", payload.Length, "too short for any compressed kernel");
-        if (payload.Length > (uint)Array.MaxLength) throw BootException.Hex(image.Name, "payload_length", payload.Length, "larger than 2 GiB");
+        if (payload.Length < 16)
+            throw BootException.Hex(image.Name, "payload_length", payload.Length, "too short for any compressed kernel");
+        if (payload.Length > (uint)Array.MaxLength)
+            throw BootException.Hex(image.Name, "payload_length", payload.Length, "larger than 2 GiB");
 
         var packed = GC.AllocateUninitializedArray<byte>((int)payload.Length);
         image.Read(header.SetupSize + payload.Offset, packed, "payload_offset");
@@ -60,11 +63,13 @@ public static class Payload
                 "not one of gzip, bzip2, lzma, xz, lz4, zstd; boot it by its own decompressor");
         if (format is PayloadCompression.None) return payload;
         if (format is PayloadCompression.Lzo) throw Bad("LZO", "this format is not unpacked here; boot it by its own decompressor");
-        if (payload.Length < 16) throw BootException.Hex(name, "payload_length", (ulong)payload.Length, "too short for any compressed kernel");
+        if (payload.Length < 16)
+            throw BootException.Hex(name, "payload_length", (ulong)payload.Length, "too short for any compressed kernel");
 
         var size = BinaryPrimitives.ReadUInt32LittleEndian(payload.AsSpan(payload.Length - 4));
         if (size == 0 || size > limit || size > (uint)Array.MaxLength)
-            throw BootException.Hex(name, "payload size", size, $"the unpacked kernel must have 1 to 0x{limit:x} bytes; give the VM more memory");
+            throw BootException.Hex(name, "payload size", size,
+                $"the unpacked kernel must have 1 to 0x{limit:x} bytes; give the VM more memory");
         var output = GC.AllocateUninitializedArray<byte>((int)size);
         int got;
         try
@@ -73,9 +78,10 @@ public static class Payload
                 ? Lz4Legacy.Decode(payload.AsSpan(0, payload.Length - 4), output)
                 : Drain(format, payload, output);
         }
-        catch (Exception e) when (e is not (OutOfMemoryException or BootException))
+        catch (Exception e)
         {
-            // Decompressors answer damaged data with exceptions of every kind, from InvalidDataException to IndexOutOfRangeException.
+            // Decompressors answer damaged data with exceptions of every kind, from InvalidDataException to IndexOutOfRangeException, and a
+            // dictionary size that lies with OutOfMemoryException.
             throw new BootException(name, "payload", $"{format}", $"damaged: {e.Message}", e);
         }
         if (got < 0) throw Bad($"{format}", $"damaged, or larger than the 0x{size:x} bytes it claims");
@@ -87,7 +93,8 @@ public static class Payload
     /// <summary>Fills <paramref name="output"/>; -1 where the stream goes on behind it.</summary>
     private static int Drain(PayloadCompression format, byte[] payload, byte[] output)
     {
-        using var packed = new MemoryStream(payload, 0, format is PayloadCompression.Gzip ? payload.Length : payload.Length - 4, writable: false);
+        var length = format is PayloadCompression.Gzip ? payload.Length : payload.Length - 4; // gzip's size word is its own
+        using var packed = new MemoryStream(payload, 0, length, writable: false);
         using var stream = Open(format, packed);
         var got = stream.ReadAtLeast(output, output.Length, throwOnEndOfStream: false);
         return got == output.Length && stream.Read(stackalloc byte[1]) > 0 ? -1 : got;
@@ -102,10 +109,11 @@ public static class Payload
             case PayloadCompression.Xz: return new XZStream(packed);
             case PayloadCompression.Zstd: return new ZstdSharp.DecompressionStream(packed);
             default:
-                // .lzma alone: 5 bytes of properties, 8 of size (all ones where unknown), then the raw stream.
+                // .lzma alone: 5 bytes of properties, 8 of size (all ones: up to the end mark), then the raw stream.
                 Span<byte> head = stackalloc byte[13];
                 packed.ReadExactly(head);
-                return LzmaStream.Create(head[..5].ToArray(), packed, packed.Length - packed.Position, -1);
+                var size = BinaryPrimitives.ReadInt64LittleEndian(head[5..]);
+                return LzmaStream.Create(head[..5].ToArray(), packed, packed.Length - packed.Position, Math.Max(size, -1));
         }
     }
 }

@@ -47,7 +47,9 @@ public sealed class ApicBus(Lock chipLock) : IApicBus
         lock (chipLock) _ioApic.EndOfInterrupt(vector);
     }
 
-    /// <summary>Delivers a message-signalled interrupt: a write of <paramref name="data"/> to 0xFEExxxxx (SDM Vol. 3 §11.11). Any thread.</summary>
+    /// <summary>
+    /// Delivers a message-signalled interrupt: a write of <paramref name="data"/> to 0xFEExxxxx (SDM Vol. 3 §11.11). Any thread.
+    /// </summary>
     public void DeliverMsi(ulong address, uint data)
     {
         if (address >> 20 != 0xFEE) return;

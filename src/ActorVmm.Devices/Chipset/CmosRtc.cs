@@ -142,7 +142,8 @@ public sealed class CmosRtc : IBusDevice, IDeviceState<CmosRtcState>, ITimedDevi
     }
 
     public override string ToString() =>
-        $"unix={UnixSeconds} index={_index:x2} A={_bytes[RegisterA]:x2} B={_bytes[RegisterB]:x2} C={_bytes[RegisterC]:x2} offset={_offset}s";
+        $"unix={UnixSeconds} index={_index:x2} A={_bytes[RegisterA]:x2} B={_bytes[RegisterB]:x2} C={_bytes[RegisterC]:x2} " +
+        $"offset={_offset}s";
 
     // Register A bits 3:0: 32768 Hz / 2^(rate-1); rates 1 and 2 are 8 and 9 with this time base (MC146818 datasheet, Table 5).
     int PeriodShift

@@ -96,7 +96,9 @@ public sealed class IoApic : IBusDevice, IDeviceState<IoApicState>
         if (rose || (level && (_entries[pin] & LevelTriggered) != 0)) Service(pin);
     }
 
-    /// <summary>A local APIC finished <paramref name="vector"/>: entries that wait for it may fire again (82093AA §3.2.4, bit 14).</summary>
+    /// <summary>
+    /// A local APIC finished <paramref name="vector"/>: entries that wait for it may fire again (82093AA §3.2.4, bit 14).
+    /// </summary>
     public void EndOfInterrupt(byte vector)
     {
         for (var pin = 0; pin < Pins; pin++)

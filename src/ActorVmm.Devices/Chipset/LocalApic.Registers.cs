@@ -131,7 +131,9 @@ public sealed partial class LocalApic
         }
     }
 
-    /// <summary>WRMSR to IA32_APIC_BASE. False asks for #GP(0): reserved bits, or a step that SDM Vol. 3 Figure 11-27 does not have.</summary>
+    /// <summary>
+    /// WRMSR to IA32_APIC_BASE. False asks for #GP(0): reserved bits, or a step that SDM Vol. 3 Figure 11-27 does not have.
+    /// </summary>
     public bool TrySetApicBase(ulong value)
     {
         if ((value & 0xFFF0_0000_0000_02FF) != 0) return false;
@@ -141,7 +143,12 @@ public sealed partial class LocalApic
         if (after == (BaseEnable | BaseX2Apic) && before == 0) return false; // through xAPIC first
         if (after == BaseEnable && before == (BaseEnable | BaseX2Apic)) return false; // through disabled first
         Volatile.Write(ref _apicBase, value);
-        if (after == 0 && before != 0) InitReset();
+        if (after == 0 && before != 0)
+        {
+            InitReset();
+            _core.InterruptRequested(); // the 8259's output now reaches the boot processor without us
+        }
+
         return true;
     }
 
@@ -168,7 +175,7 @@ public sealed partial class LocalApic
         _tpr = (byte)Word(page, LocalApicRegister.TaskPriority);
         _ldr = Word(page, LocalApicRegister.LogicalDestination) & 0xFF00_0000;
         _dfr = Word(page, LocalApicRegister.DestinationFormat) | 0x0FFF_FFFF;
-        if (X2ApicMode) (_ldr, _dfr) = (0, uint.MaxValue);
+        if (X2ApicMode) _ldr = 0; // the page has the derived one
         _svr = Word(page, LocalApicRegister.SpuriousVector) & 0x3FF;
         _esr = Word(page, LocalApicRegister.ErrorStatus);
         _icr = Word(page, LocalApicRegister.InterruptCommandLow) | ((ulong)Word(page, LocalApicRegister.InterruptCommandHigh) << 32);
@@ -210,22 +217,28 @@ public sealed partial class LocalApic
             case LocalApicRegister.LogicalDestination: value = X2ApicMode ? LogicalX2ApicId : _ldr; return true;
             case LocalApicRegister.DestinationFormat: value = _dfr; return true;
             case LocalApicRegister.SpuriousVector: value = _svr; return true;
-            case >= LocalApicRegister.InService and < LocalApicRegister.TriggerMode: value = Half(_isr, register - LocalApicRegister.InService); return true;
-            case >= LocalApicRegister.TriggerMode and < LocalApicRegister.Request: value = Half(_tmr, register - LocalApicRegister.TriggerMode); return true;
-            case >= LocalApicRegister.Request and < LocalApicRegister.ErrorStatus: value = Half(_irr, register - LocalApicRegister.Request); return true;
+            case >= LocalApicRegister.InService and < LocalApicRegister.TriggerMode: value = Half(_isr, register); return true;
+            case >= LocalApicRegister.TriggerMode and < LocalApicRegister.Request: value = Half(_tmr, register); return true;
+            case >= LocalApicRegister.Request and < LocalApicRegister.ErrorStatus: value = Half(_irr, register); return true;
             case LocalApicRegister.ErrorStatus: value = _esr; return true;
             case LocalApicRegister.InterruptCommandLow: value = (uint)_icr; return true;
             case LocalApicRegister.InterruptCommandHigh: value = (uint)(_icr >> 32); return true;
-            case >= LocalApicRegister.LvtTimer and <= LocalApicRegister.LvtError: value = _lvt[register - LocalApicRegister.LvtTimer]; return true;
+            case >= LocalApicRegister.LvtTimer and <= LocalApicRegister.LvtError:
+                value = _lvt[register - LocalApicRegister.LvtTimer];
+                return true;
             case LocalApicRegister.InitialCount: value = _initialCount; return true;
             case LocalApicRegister.CurrentCount: value = CurrentCount(); return true;
             case LocalApicRegister.DivideConfiguration: value = _divide; return true;
-            case LocalApicRegister.ArbitrationPriority or LocalApicRegister.EndOfInterrupt or LocalApicRegister.RemoteRead: value = 0; return true;
+            case LocalApicRegister.ArbitrationPriority or LocalApicRegister.EndOfInterrupt or LocalApicRegister.RemoteRead:
+                value = 0;
+                return true;
             default: value = 0; return false;
         }
     }
 
-    static uint Half(ulong[] words, int index) => (uint)(Volatile.Read(ref words[index >> 1]) >> ((index & 1) * 32));
+    // Eight registers of 32 vectors each, at a multiple of eight.
+    static uint Half(ulong[] words, LocalApicRegister register) =>
+        (uint)(Volatile.Read(ref words[((int)register & 7) >> 1]) >> (((int)register & 1) * 32));
 
     bool TryWriteRegister(LocalApicRegister register, uint value)
     {
@@ -269,9 +282,10 @@ public sealed partial class LocalApic
         if (!SoftwareEnabled) value |= LvtMasked;
         if (entry == LvtEntry.Timer) ChangeTimerMode(value);
         Volatile.Write(ref _lvt[(int)entry], value);
-        // The pin may be high already: unmasking a level-triggered NMI or fixed input sees it.
-        if (entry is LvtEntry.Lint0 or LvtEntry.Lint1 && (value & (1 << 15)) != 0 && (_lintLevels & (entry == LvtEntry.Lint0 ? 1 : 2)) != 0)
-            RaiseLocal(entry);
+        if (entry is not (LvtEntry.Lint0 or LvtEntry.Lint1)) return;
+        // The pin may be high already: a level-triggered input sees it as soon as it is unmasked, and so does ExtINT.
+        if (AcceptsExtInt) _core.InterruptRequested();
+        else if ((value & (1 << 15)) != 0 && (_lintLevels & (entry == LvtEntry.Lint0 ? 1 : 2)) != 0) RaiseLocal(entry);
     }
 
     // SDM Vol. 3 §11.6.1: vector 7:0, mode 10:8, logical 11, level 14, trigger 15, shorthand 19:18.
@@ -281,7 +295,7 @@ public sealed partial class LocalApic
         var vector = (byte)command;
         var mode = (ApicDeliveryMode)((command >> 8) & 7);
         var logical = (command & (1 << 11)) != 0;
-        if (mode == ApicDeliveryMode.Init && (command & (1 << 15)) != 0 && (command & (1 << 14)) == 0) return; // INIT level de-assert: no effect
+        if (mode == ApicDeliveryMode.Init && (command & 0xC000) == 0x8000) return; // INIT level de-assert: no effect
         if (mode is ApicDeliveryMode.Fixed or ApicDeliveryMode.LowestPriority && vector < 16)
         {
             RaiseError(ErrorSendIllegalVector);
@@ -297,7 +311,8 @@ public sealed partial class LocalApic
             case 3: _bus.DeliverToAll(this, mode, vector); break;
             default:
                 // In xAPIC mode the physical destination 0xFF is the broadcast.
-                _bus.Deliver(!X2ApicMode && !logical && destination == 0xFF ? uint.MaxValue : destination, logical, mode, vector, level: false);
+                var everybody = !X2ApicMode && !logical && destination == 0xFF;
+                _bus.Deliver(everybody ? uint.MaxValue : destination, logical, mode, vector, level: false);
                 break;
         }
     }

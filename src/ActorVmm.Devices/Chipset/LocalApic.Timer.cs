@@ -20,7 +20,9 @@ public sealed partial class LocalApic
     /// <inheritdoc/>
     public ulong? Deadline => _deadline == Never ? null : _deadline;
 
-    /// <summary>What the guest's TSC is ahead of machine time's (set by a write to IA32_TSC or IA32_TSC_ADJUST); a running TSC deadline follows.</summary>
+    /// <summary>
+    /// What the guest's TSC is ahead of machine time's (set by a write to IA32_TSC or IA32_TSC_ADJUST); a running TSC deadline follows.
+    /// </summary>
     public ulong TscOffset
     {
         get => _tscOffset;
@@ -141,23 +143,5 @@ public sealed partial class LocalApic
         }
 
         _deadline = TscScale.Nanoseconds(TscScale.Ticks(now, _tscFrequency), value - tsc, _tscFrequency);
-    }
-}
-
-/// <summary>Nanoseconds to ticks and back, so that the ticks at the returned time have reached the wanted count, and not a nanosecond before.</summary>
-public static class TscScale
-{
-    const ulong Second = 1_000_000_000;
-
-    /// <summary>⌊ns · frequency / 10⁹⌋, modulo 2⁶⁴.</summary>
-    public static ulong Ticks(ulong nanoseconds, ulong frequencyHz) =>
-        frequencyHz == Second ? nanoseconds : (ulong)((UInt128)nanoseconds * frequencyHz / Second);
-
-    /// <summary>The first nanosecond at which <see cref="Ticks"/> is at least <paramref name="ticks"/> + <paramref name="ahead"/>; below MaxValue.</summary>
-    public static ulong Nanoseconds(ulong ticks, ulong ahead, ulong frequencyHz)
-    {
-        var target = (UInt128)ticks + ahead;
-        var nanoseconds = frequencyHz == Second ? target : (target * Second + (frequencyHz - 1)) / frequencyHz;
-        return nanoseconds >= ulong.MaxValue ? ulong.MaxValue - 1 : (ulong)nanoseconds;
     }
 }

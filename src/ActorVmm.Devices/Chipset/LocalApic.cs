@@ -3,7 +3,8 @@ namespace ActorVmm.Devices.Chipset;
 /// <summary>
 /// A local APIC with xAPIC and x2APIC interfaces (SDM Vol. 3 ch. 11).
 /// <para>
-/// Threads: <see cref="Accept"/> and the identity that messages are matched with may be used from any thread; everything else belongs to the
+/// Threads: <see cref="Accept"/> and the identity that messages are matched with may be used from any thread; everything else belongs
+/// to the
 /// thread of the vCPU that owns this APIC. IRR and TMR are words that are only changed atomically.
 /// </para>
 /// </summary>
@@ -103,7 +104,9 @@ public sealed partial class LocalApic : IDeviceState<LocalApicState>, ITimedDevi
     /// <summary>The processor priority: what an interrupt's class must exceed (SDM Vol. 3 §11.8.3.1).</summary>
     public byte ProcessorPriority => _ppr;
 
-    /// <summary>The vector that would be delivered now, or null. The 8259's interrupts are not in it: see <see cref="AcceptsExtInt"/>.</summary>
+    /// <summary>
+    /// The vector that would be delivered now, or null. The 8259's interrupts are not in it: see <see cref="AcceptsExtInt"/>.
+    /// </summary>
     public int? PendingVector
     {
         get
@@ -115,10 +118,10 @@ public sealed partial class LocalApic : IDeviceState<LocalApicState>, ITimedDevi
 
     /// <summary>
     /// Whether the core takes the 8259's INTR output: LINT0 programmed as ExtINT and unmasked, or the APIC switched off (INTR then goes
-    /// straight to the core, SDM Vol. 3 §11.4.3).
+    /// straight to the boot processor, SDM Vol. 3 §11.4.3).
     /// </summary>
     public bool AcceptsExtInt =>
-        !HardwareEnabled || (Lvt(LvtEntry.Lint0) & (LvtMasked | LvtModeMask)) == (uint)ApicDeliveryMode.ExtInt << 8;
+        (!HardwareEnabled && _bootProcessor) || (Lvt(LvtEntry.Lint0) & (LvtMasked | LvtModeMask)) == (uint)ApicDeliveryMode.ExtInt << 8;
 
     /// <summary>An ExtINT message from the I/O APIC waits: the core takes the vector from the 8259 pair.</summary>
     public bool ExtIntPending => Volatile.Read(ref _extInt) != 0;
@@ -150,11 +153,13 @@ public sealed partial class LocalApic : IDeviceState<LocalApicState>, ITimedDevi
             value.InService.CopyTo(_isr);
             value.LevelTriggered.CopyTo(_tmr);
             UpdateProcessorPriority();
-            SignalIfPending();
+            _core.InterruptRequested();
         }
     }
 
-    /// <summary>Power-on: xAPIC mode at <see cref="DefaultBase"/>, software-disabled, every LVT entry masked (SDM Vol. 3 §11.4.7.1).</summary>
+    /// <summary>
+    /// Power-on: xAPIC mode at <see cref="DefaultBase"/>, software-disabled, every LVT entry masked (SDM Vol. 3 §11.4.7.1).
+    /// </summary>
     public void Reset()
     {
         Volatile.Write(ref _apicBase, DefaultBase | BaseEnable | (_bootProcessor ? BaseBsp : 0));
@@ -162,7 +167,9 @@ public sealed partial class LocalApic : IDeviceState<LocalApicState>, ITimedDevi
         InitReset();
     }
 
-    /// <summary>What INIT does: the registers as at power-on; ID, IA32_APIC_BASE and the TSC keep their values (SDM Vol. 3 §11.4.7.3).</summary>
+    /// <summary>
+    /// What INIT does: the registers as at power-on; ID, IA32_APIC_BASE and the TSC keep their values (SDM Vol. 3 §11.4.7.3).
+    /// </summary>
     public void InitReset()
     {
         Volatile.Write(ref _svr, 0xFF);
@@ -187,12 +194,14 @@ public sealed partial class LocalApic : IDeviceState<LocalApicState>, ITimedDevi
     }
 
     /// <summary>
-    /// Programs LINT0 as ExtINT and LINT1 as NMI, as PC firmware leaves the boot processor ("virtual wire mode", MP specification §3.6.2.2).
+    /// Programs LINT0 as ExtINT and LINT1 as NMI, as PC firmware leaves the boot processor ("virtual wire mode", MP specification
+    /// §3.6.2.2).
     /// </summary>
     public void EnterVirtualWireMode()
     {
         Volatile.Write(ref _lvt[(int)LvtEntry.Lint0], (uint)ApicDeliveryMode.ExtInt << 8);
         Volatile.Write(ref _lvt[(int)LvtEntry.Lint1], (uint)ApicDeliveryMode.Nmi << 8);
+        _core.InterruptRequested();
     }
 
     /// <summary>Takes a message from the bus. Any thread.</summary>
@@ -236,7 +245,9 @@ public sealed partial class LocalApic : IDeviceState<LocalApicState>, ITimedDevi
         return (cluster == 0xF || cluster == mine >> 4) && (mine & destination & 0xF) != 0;
     }
 
-    /// <summary>The core takes the interrupt: the vector moves from IRR to ISR. Where none is deliverable any more, the spurious vector.</summary>
+    /// <summary>
+    /// The core takes the interrupt: the vector moves from IRR to ISR. Where none is deliverable any more, the spurious vector.
+    /// </summary>
     public byte Acknowledge()
     {
         var vector = HighestDeliverable();
@@ -250,7 +261,10 @@ public sealed partial class LocalApic : IDeviceState<LocalApicState>, ITimedDevi
     /// <summary>The core takes the ExtINT message; the vector comes from the 8259 pair.</summary>
     public void AcknowledgeExtInt() => Volatile.Write(ref _extInt, 0);
 
-    /// <summary>Drives a local interrupt pin: 0 is LINT0 (the 8259's INTR on a PC), 1 is LINT1 (NMI). ExtINT on LINT0 is polled, not driven.</summary>
+    /// <summary>
+    /// Drives a local interrupt pin: 0 is LINT0 (the 8259's INTR on a PC), 1 is LINT1 (NMI). With LINT0 as ExtINT the core is woken and
+    /// polls <see cref="AcceptsExtInt"/>. Any thread, one at a time (the chip lock).
+    /// </summary>
     public void SetLint(int pin, bool level)
     {
         var bit = (byte)(1 << pin);

@@ -62,7 +62,9 @@ public record struct Pic8259State
         Lines = (byte)(level ? Lines | bit : Lines & ~bit);
     }
 
-    /// <summary>The input that wants service now, or -1. <paramref name="cascade"/> is the slave's input on a master (0 for a slave).</summary>
+    /// <summary>
+    /// The input that wants service now, or -1. <paramref name="cascade"/> is the slave's input on a master (0 for a slave).
+    /// </summary>
     internal readonly int Requesting(byte cascade)
     {
         var requests = (byte)(Irr & ~Imr);

@@ -7,7 +7,8 @@ namespace ActorVmm.Devices.Chipset;
 /// <param name="Port61">Bits 3:0 as written.</param>
 /// <param name="NextRise">Tick of channel 0's next rising edge; MaxValue for none.</param>
 /// <param name="Irq">Level of IRQ 0.</param>
-public readonly record struct PitState(PitChannel Channel0, PitChannel Channel1, PitChannel Channel2, byte Port61, ulong NextRise, bool Irq);
+public readonly record struct PitState(
+    PitChannel Channel0, PitChannel Channel1, PitChannel Channel2, byte Port61, ulong NextRise, bool Irq);
 
 /// <summary>
 /// The 8254 programmable interval timer of a PC with the system control port 0x61. Not thread-safe: the caller holds the chip lock of
@@ -57,7 +58,8 @@ public sealed class Pit8254 : IDeviceState<PitState>, ITimedDevice
         get => new(_channel0, _channel1, _channel2, _port61, _nextRise, _irq);
         set
         {
-            (_channel0, _channel1, _channel2, _port61, _nextRise) = (value.Channel0, value.Channel1, value.Channel2, value.Port61, value.NextRise);
+            (_channel0, _channel1, _channel2) = (value.Channel0, value.Channel1, value.Channel2);
+            (_port61, _nextRise) = (value.Port61, value.NextRise);
             Drive(value.Irq);
         }
     }

@@ -25,7 +25,9 @@ public record struct PitChannel
     /// <summary>Tick at which the current count was loaded.</summary>
     public ulong StartTick;
 
-    /// <summary>A count that takes over at <see cref="PendingTick"/> (modes 2 and 3) or at the next gate edge (1 and 5); 0 for none.</summary>
+    /// <summary>
+    /// A count that takes over at <see cref="PendingTick"/> (modes 2 and 3) or at the next gate edge (1 and 5); 0 for none.
+    /// </summary>
     public uint PendingCount;
     public ulong PendingTick;
     public bool Gate;
@@ -235,5 +237,6 @@ public record struct PitChannel
     }
 
     public override readonly string ToString() =>
-        $"mode={Mode} count={Count} access={Access} gate={Gate} {(Started ? $"since tick {StartTick}" : Loaded ? "waiting for gate" : "not loaded")}";
+        $"mode={Mode} count={Count} access={Access} gate={Gate} " +
+        $"{(Started ? $"since tick {StartTick}" : Loaded ? "waiting for gate" : "not loaded")}";
 }

@@ -65,7 +65,8 @@ public record struct KeyboardControllerState
     /// <summary>As PC firmware hands it over: keyboard on with its interrupt, translation on, no mouse.</summary>
     public static KeyboardControllerState PowerOn => new()
     {
-        Config = ControllerConfig.KeyboardInterrupt | ControllerConfig.SystemFlag | ControllerConfig.MouseDisabled | ControllerConfig.Translate,
+        Config = ControllerConfig.KeyboardInterrupt | ControllerConfig.SystemFlag
+            | ControllerConfig.MouseDisabled | ControllerConfig.Translate,
         OutputPort = 0b0000_0011,
         ScanCodeSet = 2,
         Scanning = true,

@@ -41,7 +41,8 @@ public readonly record struct AcpiPowerState(Pm1Status Status, Pm1Enable Enable,
 /// <param name="sci">The system control interrupt, GSI <see cref="PowerPorts.SciGsi"/>: a level.</param>
 /// <param name="power">Where S5 goes.</param>
 /// <param name="clock">For the timer.</param>
-public sealed class AcpiPower(IInterruptLine sci, IPowerControl power, IClock clock) : IBusDevice, IDeviceState<AcpiPowerState>, ITimedDevice
+public sealed class AcpiPower(IInterruptLine sci, IPowerControl power, IClock clock)
+    : IBusDevice, IDeviceState<AcpiPowerState>, ITimedDevice
 {
     /// <summary>Ticks of the power management timer per second (ACPI 6.5 §4.8.2.1).</summary>
     public const ulong TimerFrequencyHz = 3_579_545;
@@ -142,7 +143,8 @@ public sealed class AcpiPower(IInterruptLine sci, IPowerControl power, IClock cl
             case 5:
                 var written = (ushort)(value << 8);
                 _control = (ushort)((_control & 0x00FF) | (written & SleepTypeMask));
-                if ((written & SleepEnable) != 0 && (written & SleepTypeMask) >> 10 == PowerPorts.SleepTypeS5) power.Request(PowerEvent.Poweroff);
+                if ((written & SleepEnable) != 0 && (written & SleepTypeMask) >> 10 == PowerPorts.SleepTypeS5)
+                    power.Request(PowerEvent.Poweroff);
                 break;
             default: break;
         }

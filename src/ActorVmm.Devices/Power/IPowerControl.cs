@@ -16,7 +16,9 @@ public enum PowerEvent
     GuestPanic,
 }
 
-/// <summary>Where a device's power requests go. Called while the guest's write is being performed: note the request and stop the guest soon.</summary>
+/// <summary>
+/// Where a device's power requests go. Called while the guest's write is being performed: note the request and stop the guest soon.
+/// </summary>
 public interface IPowerControl
 {
     /// <summary>The guest asked for this. May be called again before the guest has stopped.</summary>

@@ -24,7 +24,9 @@ public static class PowerPorts
     /// <summary>Ports from <see cref="Pm1aEvent"/> that <see cref="AcpiPower"/> decodes.</summary>
     public const int AcpiLength = 12;
 
-    /// <summary>System control interrupt (FADT SCI_INT): level-triggered, active high here; the MADT must override it accordingly.</summary>
+    /// <summary>
+    /// System control interrupt (FADT SCI_INT): level-triggered, active high here; the MADT must override it accordingly.
+    /// </summary>
     public const int SciGsi = 9;
 
     /// <summary>SLP_TYP of S5, for the DSDT's <c>_S5</c> package.</summary>

@@ -37,7 +37,8 @@ public sealed class SerialPort(IInterruptLine irq, IByteSink output, IClock cloc
     }
 
     /// <summary>
-    /// How many bytes of input the guest can take now. 0 while no driver listens (neither the receive interrupt is on nor LSR is polled with
+    /// How many bytes of input the guest can take now. 0 while no driver listens (neither the receive interrupt is on nor LSR is polled
+    /// with
     /// the FIFO on), while it holds RTS low (hardware flow control), in loopback, and while the FIFO is full: a caller that offers no more
     /// than this loses nothing, however much is pasted.
     /// </summary>
@@ -74,15 +75,18 @@ public sealed class SerialPort(IInterruptLine irq, IByteSink output, IClock cloc
             }
 
             if ((enabled & InterruptEnable.HoldingEmpty) != 0 && _s.HoldingEmptyPending) return InterruptCause.HoldingEmpty;
-            if ((enabled & InterruptEnable.ModemStatus) != 0 && (_s.ModemStatus & ModemStatus.Deltas) != 0) return InterruptCause.ModemStatus;
-            return InterruptCause.None;
+            return (enabled & InterruptEnable.ModemStatus) != 0 && (_s.ModemStatus & ModemStatus.Deltas) != 0
+                ? InterruptCause.ModemStatus
+                : InterruptCause.None;
         }
     }
 
     /// <inheritdoc/>
     public void Reset() => State = SerialState.PowerOn;
 
-    /// <summary>Reads registers; a wide access is a run of byte accesses, as on the ISA bus. Bytes past the last register read as ones.</summary>
+    /// <summary>
+    /// Reads registers; a wide access is a run of byte accesses, as on the ISA bus. Bytes past the last register read as ones.
+    /// </summary>
     public ulong Read(ulong offset, int size)
     {
         ulong value = 0;
@@ -95,7 +99,9 @@ public sealed class SerialPort(IInterruptLine irq, IByteSink output, IClock cloc
         return value;
     }
 
-    /// <summary>Writes registers; a wide access is a run of byte accesses, as on the ISA bus. Bytes past the last register go nowhere.</summary>
+    /// <summary>
+    /// Writes registers; a wide access is a run of byte accesses, as on the ISA bus. Bytes past the last register go nowhere.
+    /// </summary>
     public void Write(ulong offset, int size, ulong value)
     {
         for (var i = 0; i < size && i < 8; i++)
@@ -138,7 +144,9 @@ public sealed class SerialPort(IInterruptLine irq, IByteSink output, IClock cloc
         }
     }
 
-    /// <summary>Offers input; takes what fits (nothing in loopback, where the input pin is disconnected) and returns how many bytes it took.</summary>
+    /// <summary>
+    /// Offers input; takes what fits (nothing in loopback, where the input pin is disconnected) and returns how many bytes it took.
+    /// </summary>
     public int Receive(ReadOnlySpan<byte> bytes)
     {
         if (Loopback) return 0;
@@ -160,8 +168,8 @@ public sealed class SerialPort(IInterruptLine irq, IByteSink output, IClock cloc
     }
 
     public override string ToString() =>
-        $"IER={_s.InterruptEnable} IIR={Cause} FCR={_s.FifoControl} LCR={(byte)_s.LineControl:x2} MCR={_s.ModemControl} LSR={CurrentLineStatus} " +
-        $"MSR={_s.ModemStatus} divisor={_s.Divisor} received={_s.Received.Count}/{Capacity} wanted={InputWanted}";
+        $"IER={_s.InterruptEnable} IIR={Cause} FCR={_s.FifoControl} LCR={(byte)_s.LineControl:x2} MCR={_s.ModemControl} " +
+        $"LSR={CurrentLineStatus} MSR={_s.ModemStatus} divisor={_s.Divisor} received={_s.Received.Count}/{Capacity} wanted={InputWanted}";
 
     void Transmit(byte value)
     {

@@ -18,7 +18,7 @@ internal sealed class CommandLineInterface
     {
         var root = new RootCommand("A virtual machine monitor in which every vCPU, device, the bus and the event loop is an actor.")
         {
-            _verbose, Demo(), Run(), Check(),
+            _verbose, Demo(), Run(), Check(), Doctor(),
         };
         // '@' begins no file of arguments here: it may begin a value.
         var parsed = root.Parse(arguments, new ParserConfiguration { ResponseFileTokenReplacer = null });
@@ -99,6 +99,14 @@ internal sealed class CommandLineInterface
         var set = SetOption();
         var command = new Command("check", "Validates a description without starting anything.") { file, set };
         command.SetAction((parsed, _) => Task.FromResult(CheckFile(parsed.GetValue(file)!, parsed.GetValue(set) ?? [])));
+        return command;
+    }
+
+    private Command Doctor()
+    {
+        var json = new Option<bool>("--json") { Description = "For machines." };
+        var command = new Command("doctor", "Says what works on this host, and what to do about what does not.") { json };
+        command.SetAction((parsed, _) => Task.FromResult(new DoctorCommand(_services, Console.Out).Run(parsed.GetValue(json))));
         return command;
     }
 

@@ -57,7 +57,8 @@ internal sealed class VmRunner(HostServices services, ConsoleDescriptors descrip
         output.OnClosed(run.Stop);
         try
         {
-            var hypervisor = services.Hypervisors.Select(description.Hypervisor);
+            var hypervisor = services.Hypervisors.Select(description.Hypervisor, out var reason);
+            log.Information("Hypervisor {Hypervisor}: {Reason}", hypervisor.Name, reason);
             log.Information("Starting {Vm} on {Hypervisor}: {Vcpus} vCPU, {MemoryMib} MiB, clock {Clock}, kernel {Kernel}",
                 description.Name, hypervisor.Name, description.Vcpus, description.MemoryMib, description.Clock, description.Kernel.Path);
             log.Debug("Command line of {Vm}: {CommandLine}", description.Name, description.Kernel.CommandLine);

@@ -82,12 +82,14 @@ public sealed class BzImageTests : BootFixture
     public void A_load_address_above_code32_start_is_refused() =>
         Refused("code32_start", () => BootLoader.Load(Ram(), new BootRequest
         {
-            KernelPath = Write(TestImages.BzImage()), LoadAddress = new(0x20_0000),
+            KernelPath = Write(TestImages.BzImage()),
+            LoadAddress = new(0x20_0000),
         }));
 
     [Fact]
     public void The_room_the_kernel_unpacks_into_must_be_RAM() =>
-        Refused("init_size", () => BootLoader.Load(Ram(64), new BootRequest { KernelPath = Write(TestImages.BzImage(initSize: 64 << 20)) }));
+        Refused("init_size", () =>
+            BootLoader.Load(Ram(64), new BootRequest { KernelPath = Write(TestImages.BzImage(initSize: 64 << 20)) }));
 
     [Fact]
     public void The_initrd_stays_clear_of_the_room_the_kernel_unpacks_into()
@@ -96,7 +98,11 @@ public sealed class BzImageTests : BootFixture
         var image = Write(TestImages.BzImage(initSize: 47 << 20));
         var plan = BootLoader.Load(Ram(64), new BootRequest { KernelPath = image, InitrdPath = Write(new byte[1 << 20]) });
         Assert.Equal(63ul << 20, plan.Placements.Single(p => p.Name == "initrd").Start.Value);
-        Refused("initrd size", () => BootLoader.Load(Ram(64), new BootRequest { KernelPath = image, InitrdPath = Write(new byte[(1 << 20) + 1]) }));
+        Refused("initrd size", () => BootLoader.Load(Ram(64), new BootRequest
+        {
+            KernelPath = image,
+            InitrdPath = Write(new byte[(1 << 20) + 1])
+        }));
     }
 
     [Fact]
@@ -106,6 +112,10 @@ public sealed class BzImageTests : BootFixture
         BinaryPrimitives.WriteUInt32LittleEndian(image.AsSpan(0x238), 20);
         var path = Write(image);
         Refused("length", () => BootLoader.Load(Ram(), new BootRequest { KernelPath = path, CommandLine = "console=ttyS0 panic=1" }));
-        Assert.Equal("console=ttyS0 quiet1", BootLoader.Load(Ram(), new BootRequest { KernelPath = path, CommandLine = "console=ttyS0 quiet1" }).CommandLine);
+        Assert.Equal("console=ttyS0 quiet1", BootLoader.Load(Ram(), new BootRequest
+        {
+            KernelPath = path,
+            CommandLine = "console=ttyS0 quiet1"
+        }).CommandLine);
     }
 }

@@ -25,7 +25,8 @@ public sealed class ElfImageTests : BootFixture
         var memory = Ram();
         Assert.True(memory.TrySliceForWrite(new(0x100_0000), 0x3000, out var dirty));
         dirty.Fill(0xCC);
-        var path = Write(TestImages.Elf(0x100_0000, new Segment(TestImages.PtLoad, 0x100_0000, TestImages.Code(0x100), MemorySize: 0x2000)));
+        var path = Write(TestImages.Elf(0x100_0000, new Segment(TestImages.PtLoad, 0x100_0000, TestImages.Code(0x100),
+            MemorySize: 0x2000)));
         BootLoader.Load(memory, new BootRequest { KernelPath = path });
         Assert.Equal(TestImages.Code(0x100), Bytes(memory, 0x100_0000, 0x100));
         Assert.Equal(new byte[0x1F00], Bytes(memory, 0x100_0100, 0x1F00));
@@ -119,7 +120,11 @@ public sealed class ElfImageTests : BootFixture
         var outside = Write(TestImages.Elf(0x200_0000, new Segment(TestImages.PtLoad, 0x100_0000, TestImages.Code(0x40))));
         Refused("e_entry", () => BootLoader.Load(Ram(), new BootRequest { KernelPath = outside }));
         var below = Write(TestImages.Elf());
-        var refused = Refused("e_entry", () => BootLoader.Load(Ram(), new BootRequest { KernelPath = below, LoadAddress = new(0x200_0000) }));
+        var refused = Refused("e_entry", () => BootLoader.Load(Ram(), new BootRequest
+        {
+            KernelPath = below,
+            LoadAddress = new(0x200_0000)
+        }));
         Assert.Contains("kernel_load_addr", refused.Advice, StringComparison.Ordinal);
     }
 

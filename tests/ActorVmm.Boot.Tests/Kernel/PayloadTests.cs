@@ -59,6 +59,15 @@ public sealed class PayloadTests : BootFixture
     }
 
     [Fact]
+    public void A_lzma_stream_that_knows_its_size_is_unpacked_too()
+    {
+        var lzma = PayloadVectors.Lzma();
+        Assert.Equal(-1, BinaryPrimitives.ReadInt64LittleEndian(lzma.AsSpan(5)));
+        BinaryPrimitives.WriteInt64LittleEndian(lzma.AsSpan(5), 4800);
+        Assert.Equal(PayloadVectors.Content(), Payload.Unpack("image", TestImages.WithSize(lzma, 4800), 4800));
+    }
+
+    [Fact]
     public void LZ4_blocks_of_8_MiB_follow_one_another()
     {
         var content = new byte[(8 << 20) + 12345];
@@ -103,6 +112,10 @@ public sealed class PayloadTests : BootFixture
     {
         var image = TestImages.BzImageWithElf(TestImages.Elf());
         BinaryPrimitives.WriteUInt32LittleEndian(image.AsSpan(at), value);
-        Refused("payload_offset", () => BootLoader.Load(Ram(), new BootRequest { KernelPath = Write(image), Format = KernelFormat.Payload }));
+        Refused("payload_offset", () => BootLoader.Load(Ram(), new BootRequest
+        {
+            KernelPath = Write(image),
+            Format = KernelFormat.Payload
+        }));
     }
 }

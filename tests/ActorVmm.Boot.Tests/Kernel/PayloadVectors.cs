@@ -1,6 +1,8 @@
 namespace ActorVmm.Boot.Tests.Kernel;
 
-/// <summary>What the compressors of the kernel build make of <see cref="Content"/>; each comment is the command that made the bytes.</summary>
+/// <summary>
+/// What the compressors of the kernel build make of <see cref="Content"/>; each comment is the command that made the bytes.
+/// </summary>
 internal static class PayloadVectors
 {
     /// <summary>600 near calls to seven places: code on which the x86 filter of xz changes every operand.</summary>

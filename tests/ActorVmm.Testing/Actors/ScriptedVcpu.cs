@@ -62,7 +62,7 @@ public sealed class ScriptedVcpu : IVcpu
     public VcpuExitKind TripleFault() => VcpuExitKind.Shutdown;
     public VcpuExitKind Fail(string detail) { Exit.Detail = detail; return VcpuExitKind.Failed; }
 
-    /// <summary>HLT with interrupts on: until any interrupt line rises.</summary>
+    /// <summary>HLT with interrupts on: until any interrupt line rises, or at once where one has since the last wait.</summary>
     public VcpuExitKind WaitForInterrupt() => WaitsForInterrupt;
 
     /// <summary>Computes without an exit: only a kick or an alarm gets out, and it goes on computing.</summary>
@@ -132,9 +132,8 @@ public sealed class ScriptedVcpu : IVcpu
             {
                 if (_kicked) { _kicked = false; return VcpuExitKind.Kicked; }
                 if (Id == 0 && _machine.TakeAlarm()) return VcpuExitKind.Alarm;
-                if (_stay == WaitsForInterrupt && _interrupted) _stay = VcpuExitKind.None;
+                if (_stay == WaitsForInterrupt && _interrupted) (_stay, _interrupted) = (VcpuExitKind.None, false);
                 if (_stay != VcpuExitKind.None) { _machine.Idle(this); continue; }
-                _interrupted = false;
             }
 
             var kind = _guest.MoveNext() ? _guest.Current : VcpuExitKind.Halted;

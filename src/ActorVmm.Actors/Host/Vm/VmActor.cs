@@ -30,6 +30,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private IActorRef _vcpus = ActorRefs.Nobody;
     private Action _then = static () => { };
     private int _deviceCount;
+    private int _starting;
     private ulong _retiredBefore;
     private StopReason _stopReason;
     private string _stopDetail = "";
@@ -110,6 +111,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         {
             case DevicesProtocol.Ready ready: OnDevicesReady(ready.Devices); break;
             case Routees: OnBusReady(); break;
+            case UnitProtocol.Done: OnUnitStarted(); break;
             case DevicesProtocol.GaveUp broken: BeginStop(StopReason.Failed, $"{broken.Device} cannot be made: {broken.Cause.GetBaseException().Message}"); break;
             default: Interim(message); break;
         }
@@ -245,7 +247,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void OnDevicesReady(IReadOnlyDictionary<string, IActorRef> devices)
     {
         _serial = devices["serial0"];
-        _bus.Tell(new GetRoutees()); // behind the devices' own entries: when it answers, the table is complete
+        Await(devices.Count, then: () => _bus.Tell(new GetRoutees())); // behind the devices' own entries: its answer says that the table is complete
     }
 
     private void OnBusReady()
@@ -253,9 +255,26 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         var links = new VcpuLinks(Self, _bus, _alarms!, _flag, _settings.ReplyDeadline);
         _vcpus = Context.ActorOf(VcpusSupervisor.Props(_parts!.Machine.Vcpus, links, _settings.InspectDeadline), "vcpus");
         _events = Context.ActorOf(EventsActor.Props(_run.Console.Input, _serial), "events");
+        Await(_parts.Machine.Vcpus.Count + 1, then: OnAllStarted);
+        _vcpus.Tell(UnitProtocol.Start.Instance);
+        _events.Tell(UnitProtocol.Start.Instance);
+    }
+
+    private void Await(int units, Action then)
+    {
+        _starting = units;
+        _then = then;
+    }
+
+    private void OnUnitStarted()
+    {
+        if (--_starting == 0) Proceed();
+    }
+
+    private void OnAllStarted()
+    {
         _log.Info("{0} runs: {1} MiB, {2} vCPU, {3}", _run.Spec.Name, _run.Spec.MemoryMib, _run.Spec.Vcpus, _run.Hypervisor.Name);
-        _vcpus.Tell(VcpuProtocol.Resume.Instance);
-        EnterState("running", Running);
+        BecomeRunning();
         _run.Started.TrySetResult(new VmHandle(_run, Self));
     }
 

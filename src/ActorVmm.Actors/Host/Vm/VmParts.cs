@@ -6,6 +6,9 @@ namespace ActorVmm.Actors.Host.Vm;
 /// <summary>The machine under the actors: RAM and hypervisor handles. Whatever happens while it is built, nothing of it is left behind.</summary>
 internal sealed class VmParts : IDisposable
 {
+    /// <summary>APIC ids are bytes, and 255 is the broadcast (Intel MP specification §4.3.1).</summary>
+    public const int MaxVcpus = 254;
+
     private VmParts(GuestMemory memory, IMachine machine, ulong bootUnixNanoseconds, IReadOnlyList<string> notes)
     {
         Memory = memory;
@@ -23,6 +26,8 @@ internal sealed class VmParts : IDisposable
 
     public static VmParts Build(VmSpec spec, IHypervisor hypervisor, IGuestLoader loader)
     {
+        if (spec.Vcpus is < 1 or > MaxVcpus) throw new HypervisorException($"{spec.Name}: {spec.Vcpus} vCPUs are asked for; 1 to {MaxVcpus} are possible");
+        if (spec.MemoryMib < 1) throw new HypervisorException($"{spec.Name}: {spec.MemoryMib} MiB of memory are asked for; at least 1 is needed");
         var memory = GuestMemory.Create((ulong)spec.MemoryMib << 20);
         IMachine? machine = null;
         try

@@ -215,6 +215,7 @@ internal sealed unsafe partial class SoftCpu
     {
         var special = state.Special;
         if (state.Xsave.Length < 512) throw new HypervisorException($"vCPU state: the XSAVE area has {state.Xsave.Length} bytes; at least 512 are needed.");
+        if ((MemoryMarshal.Read<uint>(state.Xsave.AsSpan(24)) & ~Fxsave.MxcsrMask) != 0) throw new HypervisorException("vCPU state: MXCSR has reserved bits set.");
         if (state.Lapic.Length != LapicPage) throw new HypervisorException($"vCPU state: the local APIC page has {state.Lapic.Length} bytes, not {LapicPage}.");
         if (state.Debug.Length != 6) throw new HypervisorException("vCPU state: DR0 to DR3, DR6 and DR7 are needed.");
         if ((special.Cr4 & ~Cr4Bits.All) != 0) throw new HypervisorException($"vCPU state: CR4 0x{special.Cr4:x} has bits that this CPU does not offer.");

@@ -55,12 +55,12 @@ internal sealed unsafe partial class Translator
             case Mnemonic.Invlpg: return TranslateInvlpg(i);
             case Mnemonic.Wbinvd or Mnemonic.Wbnoinvd or Mnemonic.Invd: return Step(&SystemOps.FlushCaches);
 
-            case Mnemonic.Lldt: return Source(i, &SystemOps.LldtRegister, &SystemOps.LldtMemory);
-            case Mnemonic.Ltr: return Source(i, &SystemOps.LtrRegister, &SystemOps.LtrMemory);
+            case Mnemonic.Lldt: return WordSource(i, &SystemOps.LldtRegister, &SystemOps.LldtMemory);
+            case Mnemonic.Ltr: return WordSource(i, &SystemOps.LtrRegister, &SystemOps.LtrMemory);
             case Mnemonic.Sldt: return Store(i, &SystemOps.SldtRegister, &SystemOps.SldtMemory);
             case Mnemonic.Str: return Store(i, &SystemOps.StrRegister, &SystemOps.StrMemory);
-            case Mnemonic.Verr: return Source(i, &SystemOps.VerrRegister, &SystemOps.VerrMemory);
-            case Mnemonic.Verw: return Source(i, &SystemOps.VerwRegister, &SystemOps.VerwMemory);
+            case Mnemonic.Verr: return WordSource(i, &SystemOps.VerrRegister, &SystemOps.VerrMemory);
+            case Mnemonic.Verw: return WordSource(i, &SystemOps.VerwRegister, &SystemOps.VerwMemory);
             case Mnemonic.Lar: return Lookup(i, &SystemOps.LarRegister, &SystemOps.LarMemory);
             case Mnemonic.Lsl: return Lookup(i, &SystemOps.LslRegister, &SystemOps.LslMemory);
             case Mnemonic.Lds: return FarPointer(i, SoftCpu.SegDs);
@@ -304,7 +304,7 @@ internal sealed unsafe partial class Translator
     }
 
     /// <summary>One r/m16 source.</summary>
-    private bool Source(
+    private bool WordSource(
         in Instruction i, delegate*<SoftCpu, CpuState*, Op*, bool> register, delegate*<SoftCpu, CpuState*, Op*, bool> memory)
     {
         if (i.Op0Kind == OpKind.Register) Body(ref _b.Emit(&SystemOps.Step), register, 0).Src = BlockBuilder.Offset(i.Op0Register);

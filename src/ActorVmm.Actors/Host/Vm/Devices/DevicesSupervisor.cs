@@ -52,7 +52,10 @@ public sealed class DevicesSupervisor : UntypedActor
     {
         switch (message)
         {
-            case UnitProtocol.Start: Sender.Tell(new DevicesProtocol.Ready(_devices.ToDictionary(StringComparer.Ordinal))); break;
+            case UnitProtocol.Start:
+                Sender.Tell(new DevicesProtocol.Ready(_devices.ToDictionary(StringComparer.Ordinal)));
+                foreach (var device in _devices.Values) device.Forward(message);
+                break;
             case UnitProtocol.Inspect:
                 _ = Inspection.GatherAsync(Self.Path.Name, _devices.Values, _settings.InspectDeadline).PipeTo(Sender, Self);
                 break;

@@ -1,0 +1,13 @@
+using ActorVmm.Bench;
+
+(string Name, string What, Func<string[], int> Run)[] benchmarks =
+[
+    ("exit-path", "one register access: direct call, one actor hop, bus and device", ExitPath.Run),
+];
+
+if (args.Length > 0 && benchmarks.FirstOrDefault(b => string.Equals(b.Name, args[0], StringComparison.Ordinal)) is { Run: { } run })
+    return run(args[1..]);
+
+Console.Error.WriteLine("usage: dotnet run -c Release --project bench/ActorVmm.Bench -- NAME");
+foreach (var (name, what, _) in benchmarks) Console.Error.WriteLine($"  {name,-12} {what}");
+return 2;

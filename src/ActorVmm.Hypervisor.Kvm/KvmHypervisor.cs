@@ -1,0 +1,35 @@
+using ActorVmm.Hypervisor.Kvm.Probe;
+
+namespace ActorVmm.Hypervisor.Kvm;
+
+/// <summary>The kernel's hypervisor.</summary>
+public sealed class KvmHypervisor(KvmCpuTemplate template) : IHypervisor
+{
+    // The MP table and the 8-bit APIC ids allow 254.
+    private const int MaxVcpus = 254;
+
+    public KvmHypervisor() : this(KvmCpuTemplate.None) { }
+
+    /// <inheritdoc/>
+    public string Name => "kvm";
+
+    /// <inheritdoc/>
+    public ProbeReport Probe() => KvmProbe.Run(this);
+
+    /// <inheritdoc/>
+    public IMachine CreateMachine(MachineOptions options) => Create(options);
+
+    /// <summary>As <see cref="CreateMachine"/>, with what only KVM has (interrupt events, message routes).</summary>
+    public KvmMachine Create(MachineOptions options)
+    {
+        if (options.Clock == ClockMode.Virtual)
+            throw new HypervisorException("KVM has no virtual clock (it cannot count instructions): use --hypervisor soft");
+        if (options.VcpuCount is < 1 or > MaxVcpus)
+            throw new HypervisorException($"{options.VcpuCount} vCPUs: 1 to {MaxVcpus} are possible");
+        using var system = KvmSystem.Open();
+        KvmCapabilities.Demand(system, template.Capabilities);
+        if (options.VcpuCount > system.MaxVcpus)
+            throw new HypervisorException($"{options.VcpuCount} vCPUs: this host's KVM allows {system.MaxVcpus}");
+        return new KvmMachine(system, options, template);
+    }
+}

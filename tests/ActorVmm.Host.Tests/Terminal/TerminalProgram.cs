@@ -1,0 +1,23 @@
+using ActorVmm.Actors;
+using ActorVmm.Host.Commands;
+using ActorVmm.Host.Descriptions;
+using ActorVmm.Hypervisor;
+
+namespace ActorVmm.Host.Tests.Terminal;
+
+/// <summary>The program under test of the terminal tests: the real runner around the echo guest, on this process's own descriptors.</summary>
+internal static class TerminalProgram
+{
+    /// <param name="arguments"><c>run</c>, and then any of <c>deaf</c> (the guest does not stop) and <c>virtual</c>.</param>
+    public static Task<int> RunAsync(string[] arguments)
+    {
+        var host = new FakeVmHost { Deaf = arguments.Contains("deaf", StringComparer.Ordinal) };
+        var services = new HostServices(new HypervisorCatalog(("soft", () => new FakeHypervisor("soft"))), host);
+        var description = new VmDescription
+        {
+            Kernel = new KernelSpec { Path = "vmlinuz" },
+            Clock = arguments.Contains("virtual", StringComparer.Ordinal) ? ClockMode.Virtual : ClockMode.Host,
+        };
+        return new VmRunner(services, ConsoleDescriptors.OfProcess()).RunAsync(description, verbose: false, greeting: null);
+    }
+}

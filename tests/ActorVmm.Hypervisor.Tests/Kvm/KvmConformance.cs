@@ -1,0 +1,21 @@
+using ActorVmm.Hypervisor.Tests.Subjects;
+
+namespace ActorVmm.Hypervisor.Tests.Kvm;
+
+public sealed class KvmPortIo : PortIoConformance<KvmSubject>;
+
+public sealed class KvmMmio : MmioConformance<KvmSubject>;
+
+public sealed class KvmPaging : PagingConformance<KvmSubject>;
+
+public sealed class KvmExceptions : ExceptionConformance<KvmSubject>;
+
+public sealed class KvmPrivilege : PrivilegeConformance<KvmSubject>;
+
+public sealed class KvmInterrupts : InterruptConformance<KvmSubject>;
+
+public sealed class KvmSmp : SmpConformance<KvmSubject>;
+
+public sealed class KvmCpu : CpuConformance<KvmSubject>;
+
+public sealed class KvmState : StateConformance<KvmSubject>;
