@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using Akka.Actor;
 using Akka.Configuration;
 using Akka.Dispatch;
@@ -16,16 +17,16 @@ public sealed class ExitMailbox : MailboxType, IProducesMessageQueue<ExitMailbox
     /// <summary>The unbounded queue with the other clean-up. Each vCPU has at most one exit in it, so exits cannot pile up.</summary>
     public sealed class ExitQueue : IMessageQueue, IUnboundedMessageQueueSemantics
     {
-        private readonly UnboundedMessageQueue _queue = new();
+        private readonly ConcurrentQueue<Envelope> _queue = new();
 
         /// <inheritdoc/>
-        public bool HasMessages => _queue.HasMessages;
+        public bool HasMessages => !_queue.IsEmpty;
 
         /// <inheritdoc/>
         public int Count => _queue.Count;
 
         /// <inheritdoc/>
-        public void Enqueue(IActorRef receiver, Envelope envelope) => _queue.Enqueue(receiver, envelope);
+        public void Enqueue(IActorRef receiver, Envelope envelope) => _queue.Enqueue(envelope);
 
         /// <inheritdoc/>
         public bool TryDequeue(out Envelope envelope) => _queue.TryDequeue(out envelope);

@@ -44,7 +44,7 @@ public sealed class ConsoleTests
         var vm = await fixture.StartAsync(new ScriptedHypervisor(Echo(pasted.Length)));
 
         fixture.Console.Type(pasted.ToString());
-        await vm.Completion.WaitAsync(VmFixture.Patience);
+        await vm.Completion.WaitAsync(TimeSpan.FromMinutes(3)); // 300,000 exits
 
         Assert.Equal("login: " + pasted, fixture.Console.Output);
     }
