@@ -32,6 +32,8 @@ internal sealed class InstructionSet
         // Environment images hold instruction and operand pointers, which vendors keep at different times; known-answer tests cover them.
         Mnemonic.Fnstenv, Mnemonic.Fstenv, Mnemonic.Fldenv, Mnemonic.Fnsave, Mnemonic.Fsave, Mnemonic.Frstor, Mnemonic.Fxsave, Mnemonic.Fxrstor,
         Mnemonic.Fxsave64, Mnemonic.Fxrstor64, Mnemonic.Fldcw, Mnemonic.Ldmxcsr,
+        // Undocumented: FSTP without the check for an empty register.
+        Mnemonic.Fstpnce,
         // Results within an error bound, not to the bit; tolerance tests cover them.
         Mnemonic.Rcpps, Mnemonic.Rcpss, Mnemonic.Rsqrtps, Mnemonic.Rsqrtss, Mnemonic.Fsin, Mnemonic.Fcos, Mnemonic.Fsincos, Mnemonic.Fptan,
         Mnemonic.Fpatan, Mnemonic.F2xm1, Mnemonic.Fyl2x, Mnemonic.Fyl2xp1, Mnemonic.Fprem, Mnemonic.Fprem1, Mnemonic.Fbld,
