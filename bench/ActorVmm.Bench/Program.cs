@@ -3,6 +3,8 @@ using ActorVmm.Bench;
 (string Name, string What, Func<string[], int> Run)[] benchmarks =
 [
     ("exit-path", "one register access: direct call, one actor hop, bus and device", ExitPath.Run),
+    ("boot-vs-tcg", "power-on to prompt to reset: soft against qemu-system-x86_64 -accel tcg [ROUNDS [QEMU]]", BootVersusTcg.Run),
+    ("cold-start", "process start to first guest instruction; memory beyond guest RAM [ROUNDS]", ColdStart.Run),
 ];
 
 if (args.Length > 0 && benchmarks.FirstOrDefault(b => string.Equals(b.Name, args[0], StringComparison.Ordinal)) is { Run: { } run })

@@ -67,6 +67,8 @@ internal sealed class CaseGenerator(InstructionSet instructions)
         if ((reads & _undefined) != 0) return false;
         if (!RegistersAllow(instruction, skippable)) return false;
         if (instruction.Mnemonic is Mnemonic.Std or Mnemonic.Cld && skippable) return false;
+        // From memory it switches the x87 stack to MMX on some processors, and not on others.
+        if (instruction.Mnemonic is Mnemonic.Cvtpi2ps && instruction.Op1Kind == OpKind.Memory) return false;
 
         TrackRegisters(instruction);
         TrackFlags(instruction, skippable);
@@ -122,6 +124,27 @@ internal sealed class CaseGenerator(InstructionSet instructions)
         if (certain) _undefined &= ~(instruction.RflagsWritten | instruction.RflagsCleared | instruction.RflagsSet);
         _undefined |= instruction.RflagsUndefined;
         if (LosesCarry(instruction)) _undefined |= RflagsBits.CF;
+        _undefined |= VendorsChoice(instruction);
+    }
+
+    /// <summary>Flags that Intel's and AMD's processors leave in different states, where the manuals speak or do not.</summary>
+    private RflagsBits VendorsChoice(in Instruction i)
+    {
+        const RflagsBits order = RflagsBits.C0 | RflagsBits.C2 | RflagsBits.C3;
+        var invalidUnmasked = (_case.Input.FpuControl & 1) == 0;
+        return i.Mnemonic switch
+        {
+            // C1 is cleared, or left alone where there is no underflow.
+            Mnemonic.Fcmovb or Mnemonic.Fcmovbe or Mnemonic.Fcmove or Mnemonic.Fcmovnb or Mnemonic.Fcmovnbe or Mnemonic.Fcmovne or Mnemonic.Fcmovnu
+                or Mnemonic.Fcmovu => RflagsBits.C1,
+
+            // The same; and the result of a comparison that raises an unmasked invalid-operand exception is written, or is not.
+            Mnemonic.Fcomi or Mnemonic.Fcomip or Mnemonic.Fucomi or Mnemonic.Fucomip =>
+                RflagsBits.C1 | (invalidUnmasked ? RflagsBits.ZF | RflagsBits.PF | RflagsBits.CF : RflagsBits.None),
+            Mnemonic.Fcom or Mnemonic.Fcomp or Mnemonic.Fcompp or Mnemonic.Fucom or Mnemonic.Fucomp or Mnemonic.Fucompp or Mnemonic.Ficom
+                or Mnemonic.Ficomp or Mnemonic.Ftst => invalidUnmasked ? order : RflagsBits.None,
+            _ => RflagsBits.None,
+        };
     }
 
     private static bool ShiftsByCl(in Instruction i) => i.OpCount > 0 && i.GetOpKind(i.OpCount - 1) == OpKind.Register && i.GetOpRegister(i.OpCount - 1) == Register.CL;

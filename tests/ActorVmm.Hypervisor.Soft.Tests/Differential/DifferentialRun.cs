@@ -10,7 +10,7 @@ namespace ActorVmm.Hypervisor.Soft.Tests.Differential;
 /// <param name="seed">Decides every case of the run.</param>
 internal sealed class DifferentialRun(GuestRunner guest, InstructionSet instructions, ulong seed)
 {
-    private const int MaxReports = 12;
+    private const int MaxReports = 24;
 
     private readonly CaseGenerator _generator = new(instructions);
 
@@ -59,7 +59,7 @@ internal sealed class DifferentialRun(GuestRunner guest, InstructionSet instruct
                 Mnemonics.Add(instruction.Mnemonic);
                 Forms.Add(instruction.Code);
             }
-            if (Comparison.Same(test.Native, test.Soft, test.UndefinedAt(test.Native.Rip))) continue;
+            if (!Comparison.Differences(test).Any()) continue;
             Failures++;
             Report(test);
         }
@@ -103,7 +103,7 @@ internal sealed class DifferentialRun(GuestRunner guest, InstructionSet instruct
     {
         NativeRunner.Instance.Run([test]);
         guest.Run([test]);
-        return !Comparison.Same(test.Native, test.Soft, test.UndefinedAt(test.Native.Rip));
+        return Comparison.Differences(test).Any();
     }
 
     private string Describe(TestCase whole, TestCase shortest)
@@ -111,7 +111,7 @@ internal sealed class DifferentialRun(GuestRunner guest, InstructionSet instruct
         var text = new StringBuilder();
         text.Append($"run seed 0x{seed:x}, {whole}");
         text.Append(shortest.Instructions.Count == 1 ? "differs in one instruction:\n" : "differs first after:\n").Append(shortest.Disassemble());
-        foreach (var line in Comparison.Differences(shortest.Native, shortest.Soft, shortest.UndefinedAt(shortest.Native.Rip)))
+        foreach (var line in Comparison.Differences(shortest))
             text.Append("    ").Append(line).Append('\n');
         text.Append("  from\n").Append(Comparison.Describe(shortest.Input));
         return text.ToString();

@@ -14,12 +14,16 @@ public sealed class DifferentialTests(ITestOutputHelper output)
     private const int MinimumMnemonics = 200;
     private const ulong DefaultSeed = 0x5EED_2026;
 
-    [Fact]
-    public void Random_sequences_leave_the_same_state_as_on_the_host_cpu()
+    [Theory]
+    [InlineData(InstructionGroup.Integer, 30)]
+    [InlineData(InstructionGroup.X87AndMmx, 15)]
+    [InlineData(InstructionGroup.Sse, 15)]
+    [InlineData(InstructionGroup.All, 40)]
+    public void Random_sequences_leave_the_same_state_as_on_the_host_cpu(InstructionGroup group, int percent)
     {
         using var guest = new GuestRunner(new SoftHypervisor());
         var offered = GuestFeatures.Read(guest);
-        var set = new InstructionSet(offered);
+        var set = new InstructionSet(offered, group);
         var seed = Settings.Number(Settings.SeedVariable) ?? DefaultSeed;
         var run = new DifferentialRun(guest, set, seed);
         output.WriteLine($"seed 0x{seed:x}; beyond the baseline the guest offers {string.Join(' ', offered)}; {set.Codes.Count} forms");
@@ -28,14 +32,15 @@ public sealed class DifferentialTests(ITestOutputHelper output)
         {
             var parts = one.Split(':');
             run.Replay(Settings.Parse(parts[0]), int.Parse(parts[1], CultureInfo.InvariantCulture));
-            Assert.True(run.Failures == 0, run.Summary());
-            return;
         }
-        run.Run((long)(Settings.Number(Settings.CasesVariable) ?? CasesInCi));
-
-        output.WriteLine($"{run.Cases} cases, {run.Mnemonics.Count} mnemonics, {run.Forms.Count} forms");
-        output.WriteLine($"ends by exception: {string.Join(", ", run.Ends.Select(end => $"{end.Key}: {end.Value}"))}");
+        else
+        {
+            run.Run((long)(Settings.Number(Settings.CasesVariable) ?? CasesInCi) * percent / 100);
+            output.WriteLine($"{run.Cases} cases, {run.Mnemonics.Count} mnemonics, {run.Forms.Count} forms");
+            output.WriteLine($"ends by exception: {string.Join(", ", run.Ends.Select(end => $"{end.Key}: {end.Value}"))}");
+        }
         Assert.True(run.Failures == 0, run.Summary());
-        Assert.True(run.Mnemonics.Count >= MinimumMnemonics, $"only {run.Mnemonics.Count} mnemonics");
+        if (group == InstructionGroup.All && run.Cases >= 5_000)
+            Assert.True(run.Mnemonics.Count >= MinimumMnemonics, $"only {run.Mnemonics.Count} mnemonics");
     }
 }

@@ -2,6 +2,15 @@ using Iced.Intel;
 
 namespace ActorVmm.Hypervisor.Soft.Tests.Differential;
 
+/// <summary>A part of the instruction set, so that a run can look closer at one engine of the software CPU.</summary>
+public enum InstructionGroup
+{
+    All,
+    Integer,
+    X87AndMmx,
+    Sse,
+}
+
 /// <summary>Every instruction form (Iced's <see cref="Code"/>) that a user-mode case may use, given what the guest's CPUID offers.</summary>
 internal sealed class InstructionSet
 {
@@ -23,6 +32,8 @@ internal sealed class InstructionSet
         // Environment images hold instruction and operand pointers, which vendors keep at different times; known-answer tests cover them.
         Mnemonic.Fnstenv, Mnemonic.Fstenv, Mnemonic.Fldenv, Mnemonic.Fnsave, Mnemonic.Fsave, Mnemonic.Frstor, Mnemonic.Fxsave, Mnemonic.Fxrstor,
         Mnemonic.Fxsave64, Mnemonic.Fxrstor64, Mnemonic.Fldcw, Mnemonic.Ldmxcsr,
+        // Undocumented: FSTP without the check for an empty register.
+        Mnemonic.Fstpnce,
         // Results within an error bound, not to the bit; tolerance tests cover them.
         Mnemonic.Rcpps, Mnemonic.Rcpss, Mnemonic.Rsqrtps, Mnemonic.Rsqrtss, Mnemonic.Fsin, Mnemonic.Fcos, Mnemonic.Fsincos, Mnemonic.Fptan,
         Mnemonic.Fpatan, Mnemonic.F2xm1, Mnemonic.Fyl2x, Mnemonic.Fyl2xp1, Mnemonic.Fprem, Mnemonic.Fprem1, Mnemonic.Fbld,
@@ -31,10 +42,10 @@ internal sealed class InstructionSet
     private readonly Code[] _codes;
     private readonly Code[][] _byMnemonic;
 
-    public InstructionSet(IReadOnlySet<CpuidFeature> offered)
+    public InstructionSet(IReadOnlySet<CpuidFeature> offered, InstructionGroup group = InstructionGroup.All)
     {
         var allowed = Baseline.Union(offered).ToHashSet();
-        _codes = [.. Enum.GetValues<Code>().Where(code => IsUsable(code, allowed))];
+        _codes = [.. Enum.GetValues<Code>().Where(code => IsUsable(code, allowed) && (group == InstructionGroup.All || GroupOf(code) == group))];
         _byMnemonic = [.. _codes.GroupBy(code => code.Mnemonic()).Select(group => group.ToArray())];
     }
 
@@ -44,6 +55,17 @@ internal sealed class InstructionSet
 
     /// <summary>Half the time any form, half the time any form of any mnemonic, so that mnemonics with few forms come up as well.</summary>
     public Code Pick(Rng rng) => rng.OneIn(2) ? rng.Pick(_codes) : rng.Pick(rng.Pick(_byMnemonic));
+
+    private static InstructionGroup GroupOf(Code code)
+    {
+        var info = code.ToOpCode();
+        var kinds = Enumerable.Range(0, info.OpCount).Select(info.GetOpKind).ToList();
+        if (kinds.Exists(kind => kind is OpCodeOperandKind.xmm_reg or OpCodeOperandKind.xmm_rm or OpCodeOperandKind.xmm_or_mem)) return InstructionGroup.Sse;
+        var features = code.CpuidFeatures();
+        var x87 = features.Any(feature => feature is CpuidFeature.FPU or CpuidFeature.FPU287 or CpuidFeature.FPU387 or CpuidFeature.MMX);
+        return x87 || kinds.Exists(kind => kind is OpCodeOperandKind.mm_reg or OpCodeOperandKind.mm_rm or OpCodeOperandKind.mm_or_mem)
+            ? InstructionGroup.X87AndMmx : InstructionGroup.Integer;
+    }
 
     private static bool IsUsable(Code code, HashSet<CpuidFeature> allowed)
     {

@@ -1,0 +1,103 @@
+using System.Diagnostics;
+using System.Globalization;
+using System.Text;
+
+namespace ActorVmm.Bench;
+
+/// <summary>A monitor in a process of its own, its guest's console on pipes, and a clock that starts with the process.</summary>
+internal sealed class GuestProcess : IDisposable
+{
+    private static readonly TimeSpan Patience = TimeSpan.FromMinutes(5);
+
+    private readonly Process _process;
+    private readonly long _started;
+    private readonly StringBuilder _seen = new();
+    private readonly Task<string> _errors;
+
+    private GuestProcess(Process process, long started)
+    {
+        (_process, _started) = (process, started);
+        _errors = process.StandardError.ReadToEndAsync();
+    }
+
+    /// <summary>Starts <paramref name="file"/>; the clock runs from the moment before.</summary>
+    public static GuestProcess Start(string file, IEnumerable<string> arguments)
+    {
+        var info = new ProcessStartInfo(file) { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true };
+        foreach (var argument in arguments) info.ArgumentList.Add(argument);
+        var started = Stopwatch.GetTimestamp();
+        return new GuestProcess(Process.Start(info)!, started);
+    }
+
+    /// <summary>This build of ActorVmm.</summary>
+    public static GuestProcess StartActorVmm(IEnumerable<string> arguments) =>
+        Start(Environment.ProcessPath is { } self && Path.GetFileNameWithoutExtension(self) == "dotnet" ? self : "dotnet",
+            [Path.Combine(AppContext.BaseDirectory, "actorvmm.dll"), .. arguments]);
+
+    public int Id => _process.Id;
+
+    /// <summary>Reads the console until <paramref name="text"/> has appeared.</summary>
+    /// <returns>Seconds since the start of the process.</returns>
+    /// <exception cref="InvalidOperationException">It never will; the message has the last output.</exception>
+    public async Task<double> ExpectAsync(string text)
+    {
+        using var late = new CancellationTokenSource(Patience);
+        var buffer = new byte[4096];
+        var stream = _process.StandardOutput.BaseStream;
+        while (true)
+        {
+            if (_seen.ToString().IndexOf(text, StringComparison.Ordinal) is var at and >= 0)
+            {
+                var elapsed = Stopwatch.GetElapsedTime(_started).TotalSeconds;
+                _seen.Remove(0, at + text.Length);
+                return elapsed;
+            }
+            var count = await stream.ReadAsync(buffer, late.Token);
+            if (count == 0) throw new InvalidOperationException($"the guest ended before it printed \"{text}\":\n{_seen}\n{await _errors}");
+            _seen.Append(Encoding.Latin1.GetString(buffer, 0, count));
+        }
+    }
+
+    public void Type(string text)
+    {
+        _process.StandardInput.Write(text);
+        _process.StandardInput.Flush();
+    }
+
+    /// <summary>Waits for the end of the process.</summary>
+    /// <returns>Seconds since its start.</returns>
+    public async Task<double> EndAsync()
+    {
+        using var late = new CancellationTokenSource(Patience);
+        var rest = _process.StandardOutput.ReadToEndAsync(late.Token);
+        await _process.WaitForExitAsync(late.Token);
+        var elapsed = Stopwatch.GetElapsedTime(_started).TotalSeconds;
+        await rest;
+        return elapsed;
+    }
+
+    /// <summary>
+    /// Resident bytes of the process: all of them, and those of guest RAM, which is the largest mapping of at least <paramref name="ram"/> bytes.
+    /// </summary>
+    public (long Total, long Guest) Resident(long ram)
+    {
+        long total = 0, guest = 0, size = 0;
+        foreach (var line in File.ReadLines($"/proc/{Id}/smaps"))
+        {
+            if (line.StartsWith("Size:", StringComparison.Ordinal)) size = Kib(line);
+            if (!line.StartsWith("Rss:", StringComparison.Ordinal)) continue;
+            var resident = Kib(line);
+            total += resident;
+            if (size >= ram) guest = Math.Max(guest, resident);
+        }
+        return (total, guest);
+    }
+
+    private static long Kib(string line) => long.Parse(line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1], CultureInfo.InvariantCulture) << 10;
+
+    public void Dispose()
+    {
+        if (!_process.HasExited) _process.Kill();
+        _process.Dispose();
+    }
+}
