@@ -74,7 +74,7 @@ internal static class HostFacts
         return "";
     }
 
-    private static IEnumerable<string> ReadLines(string path)
+    private static string[] ReadLines(string path)
     {
         try
         {
