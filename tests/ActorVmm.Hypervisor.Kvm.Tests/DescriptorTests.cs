@@ -17,7 +17,8 @@ public class DescriptorTests
         // What earlier tests left to the finalizer is not ours to count.
         GC.Collect();
         GC.WaitForPendingFinalizers();
-        return (Directory.GetFiles("/proc/self/fd").Length, File.ReadLines("/proc/self/maps").Count(line => line.Contains("kvm-vcpu", StringComparison.Ordinal)));
+        return (Directory.GetFiles("/proc/self/fd").Length, File.ReadLines("/proc/self/maps").Count(line => line.Contains("kvm-vcpu",
+            StringComparison.Ordinal)));
     }
 
     [KvmFact]

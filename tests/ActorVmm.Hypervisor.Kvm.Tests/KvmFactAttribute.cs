@@ -15,11 +15,13 @@ public sealed class KvmFactAttribute : FactAttribute
         set
         {
             field = value;
-            if (Skip is null && s_report.Value.Items.FirstOrDefault(item => item.Name == value) is { Works: false } broken) Skip = broken.Detail;
+            if (Skip is null && s_report.Value.Items.FirstOrDefault(item =>
+                item.Name == value) is { Works: false } broken) Skip = broken.Detail;
         }
     }
 
-    internal static string? Reason => s_report.Value.Items.FirstOrDefault(item => item.Name == "machine") is { Works: true } ? null : s_report.Value.Verdict;
+    internal static string? Reason => s_report.Value.Items.FirstOrDefault(item => item.Name == "machine") is { Works: true } ? null
+        : s_report.Value.Verdict;
 }
 
 /// <summary>As <see cref="KvmFactAttribute"/>, for theories.</summary>

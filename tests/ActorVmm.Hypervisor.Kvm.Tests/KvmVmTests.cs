@@ -30,7 +30,8 @@ public class KvmVmTests
     {
         using var memory = GuestMemory.Create(1 << 20);
         using var machine = Machine(memory);
-        var refused = Assert.Throws<HypervisorException>(() => machine.File.Call(KvmApi.KVM_CREATE_IRQCHIP, 0, nameof(KvmApi.KVM_CREATE_IRQCHIP)));
+        var refused = Assert.Throws<HypervisorException>(() => machine.File.Call(KvmApi.KVM_CREATE_IRQCHIP, 0,
+            nameof(KvmApi.KVM_CREATE_IRQCHIP)));
         Assert.StartsWith("KVM_CREATE_IRQCHIP failed", refused.Message, StringComparison.Ordinal);
     }
 
@@ -38,7 +39,8 @@ public class KvmVmTests
     public void Failed_setup_memory_more_regions_than_slots()
     {
         KvmMachine.DemandSlots(regions: 2, slots: 2);
-        Assert.Contains("memory slots", Assert.Throws<HypervisorException>(() => KvmMachine.DemandSlots(regions: 3, slots: 2)).Message, StringComparison.Ordinal);
+        Assert.Contains("memory slots", Assert.Throws<HypervisorException>(() => KvmMachine.DemandSlots(regions: 3, slots: 2)).Message,
+            StringComparison.Ordinal);
     }
 
     [KvmFact]
@@ -113,14 +115,16 @@ public class KvmVmTests
         (uint, uint) Lints(int vcpu)
         {
             var page = machine.Vcpus[vcpu].GetState().Lapic;
-            return (BinaryPrimitives.ReadUInt32LittleEndian(page.AsSpan(KvmLapic.Lint0)), BinaryPrimitives.ReadUInt32LittleEndian(page.AsSpan(KvmLapic.Lint1)));
+            return (BinaryPrimitives.ReadUInt32LittleEndian(page.AsSpan(KvmLapic.Lint0)),
+                BinaryPrimitives.ReadUInt32LittleEndian(page.AsSpan(KvmLapic.Lint1)));
         }
     }
 
     [Fact]
     public void Create_boot_msrs_are_the_ten_of_the_sheet()
     {
-        Assert.Equal([0x174u, 0x175, 0x176, 0xC0000081, 0xC0000083, 0xC0000102, 0xC0000084, 0xC0000082, 0x10, 0x1A0], KvmMsrs.Boot.Select(msr => msr.Index));
+        Assert.Equal([0x174u, 0x175, 0x176, 0xC0000081, 0xC0000083, 0xC0000102, 0xC0000084, 0xC0000082, 0x10, 0x1A0],
+            KvmMsrs.Boot.Select(msr => msr.Index));
         Assert.All(KvmMsrs.Boot, msr => Assert.Equal(msr.Index == 0x1A0 ? 1UL : 0, msr.Value));
     }
 
@@ -150,7 +154,8 @@ public class KvmVmTests
     public void A_template_changes_an_msr_from_the_start()
     {
         using var memory = GuestMemory.Create(1 << 20);
-        using var machine = new KvmHypervisor(new KvmCpuTemplate { Msrs = [new MsrModifier(KvmMsrs.SysenterEsp, new BitPattern(0xFF, 0x5A))] })
+        using var machine = new KvmHypervisor(new KvmCpuTemplate { Msrs = [new MsrModifier(KvmMsrs.SysenterEsp, new BitPattern(0xFF,
+            0x5A))] })
             .Create(new MachineOptions(memory, 1));
         Assert.Equal(0x5AUL, machine.Vcpus[0].GetState().Msrs.Single(msr => msr.Index == KvmMsrs.SysenterEsp).Value);
     }
@@ -160,7 +165,8 @@ public class KvmVmTests
     {
         const uint popcnt = 1u << 23;
         using var memory = GuestMemory.Create(1 << 20);
-        using var machine = new KvmHypervisor(new KvmCpuTemplate { Cpuid = [new CpuidModifier(1, 0, CpuidRegister.Ecx, new BitPattern(popcnt, 0))] })
+        using var machine = new KvmHypervisor(new KvmCpuTemplate { Cpuid = [new CpuidModifier(1, 0, CpuidRegister.Ecx,
+            new BitPattern(popcnt, 0))] })
             .Create(new MachineOptions(memory, 1));
         Assert.Equal(0u, LeafOne(machine.Vcpus[0]).Ecx & popcnt);
     }

@@ -188,7 +188,8 @@ public abstract class StateConformance<TSubject> : Conformance<TSubject> where T
         var other = Guest(vcpus: 2);
         Assert.Contains("vCPU", Assert.Throws<HypervisorException>(() => other.Machine.Restore(saved)).Message, StringComparison.Ordinal);
         var strange = saved with { Chips = new Dictionary<string, byte[]>(saved.Chips, StringComparer.Ordinal) { ["warp-core"] = [1] } };
-        Assert.Contains("warp-core", Assert.Throws<HypervisorException>(() => guest.Machine.Restore(strange)).Message, StringComparison.Ordinal);
+        Assert.Contains("warp-core", Assert.Throws<HypervisorException>(() => guest.Machine.Restore(strange)).Message,
+            StringComparison.Ordinal);
         Assert.Throws<HypervisorException>(() => guest.Machine.Restore(saved with { Hypervisor = "other" }));
     }
 
