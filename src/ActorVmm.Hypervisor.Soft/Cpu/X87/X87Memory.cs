@@ -174,6 +174,7 @@ internal static unsafe partial class X87
     public static bool StoreRegisterUnchecked(CpuState* s, Op* op)
     {
         if (!IsEmpty(s, 0)) return StoreRegister(s, op);
+        s->FpuStatus &= unchecked((ushort)~C1);
         Pop(s);
         return true;
     }
