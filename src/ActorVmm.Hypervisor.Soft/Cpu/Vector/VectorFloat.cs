@@ -294,6 +294,9 @@ internal unsafe struct VectorFloatRun(uint mxcsr)
         Env.Flags = FpFlags.None;
     }
 
+    /// <summary>An unmasked exception has been raised: instructions of several steps stop here.</summary>
+    public readonly bool MustStop => ((_all | Env.Flags) & ~Env.Masks) != 0;
+
     /// <summary>
     /// Updates MXCSR. An unmasked exception that is found before computing (in any lane) hides those found after (SDM Vol. 1 §11.5.3).
     /// False: #XM (or #UD without OSXMMEXCPT) is raised and the destination stays.
