@@ -80,7 +80,8 @@ public sealed unsafe class GuardTests : IDisposable
         _bench.Run(a => { a.fld1(); a.fld1(); });
         Assert.Equal(6, _bench.State->FpuTop);
         _bench.Run(a => a.pcmpeqb(mm3, mm3));
-        Assert.Equal((0, 0, 0xFFFF, ulong.MaxValue), (_bench.State->FpuTop, _bench.State->FpuEmpty, _bench.State->StExponent[3], _bench.State->St[3]));
+        Assert.Equal((0, 0, 0xFFFF, ulong.MaxValue), (_bench.State->FpuTop, _bench.State->FpuEmpty, _bench.State->StExponent[3],
+            _bench.State->St[3]));
         _bench.Run(a => a.emms());
         Assert.Equal(0xFF, _bench.State->FpuEmpty);
     }

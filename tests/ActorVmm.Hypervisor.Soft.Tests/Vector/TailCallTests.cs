@@ -17,7 +17,8 @@ public sealed unsafe class TailCallTests
 
     private static readonly HashSet<CpuidFeature> Mine =
     [
-        CpuidFeature.MMX, CpuidFeature.SSE, CpuidFeature.SSE2, CpuidFeature.SSE3, CpuidFeature.SSSE3, CpuidFeature.SSE4_1, CpuidFeature.SSE4_2,
+        CpuidFeature.MMX, CpuidFeature.SSE, CpuidFeature.SSE2, CpuidFeature.SSE3, CpuidFeature.SSSE3, CpuidFeature.SSE4_1,
+        CpuidFeature.SSE4_2,
         CpuidFeature.POPCNT, CpuidFeature.FPU, CpuidFeature.FPU287, CpuidFeature.FPU387,
     ];
 

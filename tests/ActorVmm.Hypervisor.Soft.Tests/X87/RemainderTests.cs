@@ -7,7 +7,9 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace ActorVmm.Hypervisor.Soft.Tests.X87;
 
-/// <summary>FPREM and FPREM1 against the host's CPU where one step suffices (how far a partial step goes is the processor's choice).</summary>
+/// <summary>
+/// FPREM and FPREM1 against the host's CPU where one step suffices (how far a partial step goes is the processor's choice).
+/// </summary>
 public sealed unsafe class RemainderTests
 {
     private const ulong Seed = 0x0F_9E3B;
@@ -30,7 +32,7 @@ public sealed unsafe class RemainderTests
             Cpu.Fxsave.Save(s, image);
             Assert.Equal(
                 $"{test.Code[1]:x} {Convert.ToHexString(native.St(0))} {native.FpuStatus:x}",
-                $"{test.Code[1]:x} {Convert.ToHexString(image.AsSpan(32, 10))} {BinaryPrimitives.ReadUInt16LittleEndian(image.AsSpan(2)):x}");
+                $"{test.Code[1]:x} {Convert.ToHexString(image.AsSpan(32, 10))} {BitConverter.ToUInt16(image, 2):x}");
         }
     }
 

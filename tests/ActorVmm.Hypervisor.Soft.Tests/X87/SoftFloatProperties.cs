@@ -7,11 +7,14 @@ namespace ActorVmm.Hypervisor.Soft.Tests.X87;
 /// <summary>The software arithmetic against the host's IEEE arithmetic, which rounds to nearest.</summary>
 public sealed class SoftFloatProperties
 {
+    private static readonly ulong[] Borders =
+        [0, 1UL << 63, 1, 0x7FF0_0000_0000_0000, 0x7FEF_FFFF_FFFF_FFFF, 0x0010_0000_0000_0000];
+
     private static readonly Gen<ulong> Bits = Gen.OneOf(
         Gen.ULong,
         Gen.Select(Gen.ULong[0, (1UL << 52) - 1], Gen.ULong[0, 6], (fraction, exponent) => exponent << 52 | fraction),
         Gen.Select(Gen.ULong, Gen.Int[980, 1070], (bits, exponent) => (bits & 0x800F_FFFF_FFFF_FFFF) | (ulong)exponent << 52),
-        Gen.OneOf(new ulong[] { 0UL, 1UL << 63, 1UL, 0x7FF0_0000_0000_0000UL, 0x7FEF_FFFF_FFFF_FFFFUL, 0x0010_0000_0000_0000UL }.Select(bits => Gen.Const(bits)).ToArray()));
+        Gen.OneOf([.. Borders.Select(bits => Gen.Const(bits))]));
 
     [Fact]
     public void Sums_products_quotients_and_roots_of_doubles_equal_the_hosts() => Gen.Select(Bits, Bits).Sample((x, y) =>

@@ -4,7 +4,9 @@ using Xunit;
 
 namespace ActorVmm.Hypervisor.Soft.Tests.X87;
 
-/// <summary>The transcendental instructions against values computed with 400 bits and rounded to nearest: the last bit must be right.</summary>
+/// <summary>
+/// The transcendental instructions against values computed with 400 bits and rounded to nearest: the last bit must be right.
+/// </summary>
 public sealed unsafe class TranscendentalTests : IDisposable
 {
     private readonly InstructionBench _bench = new();
@@ -45,7 +47,8 @@ public sealed unsafe class TranscendentalTests : IDisposable
     [InlineData("fyl2xp1", 0xCBBD_BB01_DC14_ED57, 0xBFB9, 0xFA74_9692_F21F_F5EB, 0x3FF7, 0x8FC8_F924_5DB6_C16E, 0xBFB3)]
     [InlineData("fyl2xp1", 0x834C_1B69_573A_C59A, 0x3FFA, 0xC692_BA03_5707_9670, 0x4006, 0x909F_D5C7_9B60_C268, 0x4002)]
     [InlineData("fyl2xp1", 0x9000_0000_0000_0123, 0xBFFD, 0xCC7C_6D81_2D6F_2EFC, 0x3FF7, 0xC2D9_90A6_B314_FBD2, 0xBFF6)]
-    public void Results_are_correctly_rounded(string operation, ulong x, int xExponent, ulong y, int yExponent, ulong result, int resultExponent)
+    public void Results_are_correctly_rounded(string operation, ulong x, int xExponent, ulong y, int yExponent, ulong result,
+        int resultExponent)
     {
         var s = _bench.State;
         (s->FpuTop, s->FpuEmpty) = (6, 0x3F);

@@ -62,7 +62,8 @@ public sealed unsafe class X87StateTests : IDisposable
         _bench.State->FpuEmpty = 0;
         Assert.Null(_bench.Run(a => a.fldpi()));
         Assert.Equal(0x241, Status & 0x2FF);
-        Assert.Equal((0xC000_0000_0000_0000UL, 0xFFFF), (_bench.State->St[_bench.State->FpuTop], _bench.State->StExponent[_bench.State->FpuTop]));
+        Assert.Equal((0xC000_0000_0000_0000UL, 0xFFFF), (_bench.State->St[_bench.State->FpuTop],
+            _bench.State->StExponent[_bench.State->FpuTop]));
     }
 
     [Theory]
@@ -127,7 +128,8 @@ public sealed unsafe class X87StateTests : IDisposable
         var image = new byte[Fxsave.Size];
         Fxsave.Save(_bench.State, image);
         Assert.Equal((0x3000, (byte)0xC0, 0xFFFFu), (BitConverter.ToUInt16(image, 2), image[4], BitConverter.ToUInt32(image, 28)));
-        Assert.Equal((0x8000_0000_0000_0000UL, (ushort)0x3FFF), (BitConverter.ToUInt64(image, 32), BitConverter.ToUInt16(image, 40))); // ST0 first
+        Assert.Equal((0x8000_0000_0000_0000UL, (ushort)0x3FFF),
+            (BitConverter.ToUInt64(image, 32), BitConverter.ToUInt16(image, 40))); // ST0 first
 
         using var other = new InstructionBench();
         Assert.True(Fxsave.Load(other.State, image));

@@ -5,7 +5,9 @@ using V = System.Runtime.Intrinsics.Vector128<byte>;
 
 namespace ActorVmm.Hypervisor.Soft.Cpu;
 
-/// <summary>A two-operand vector operation without side effects. MMX forms run it on the low eight bytes, the upper ones being zero.</summary>
+/// <summary>
+/// A two-operand vector operation without side effects. MMX forms run it on the low eight bytes, the upper ones being zero.
+/// </summary>
 internal interface IPacked
 {
     static abstract V Calc(V a, V b);

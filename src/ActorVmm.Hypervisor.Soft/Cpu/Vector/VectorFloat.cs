@@ -79,7 +79,8 @@ internal static class FloatOps
             HostFloat.Plain(mxcsr) && HostFloat.NormalOrZero(a) && HostFloat.NormalOrZero(b) && HostFloat.NormalOrZero(r) &&
             (HostFloat.InexactSeen(mxcsr) || SumIsExact(a, -b, r));
 
-        public static Real Calc(in Real a, in Real b, in FpFormat format, ref FpEnvironment env) => SoftFloat.Subtract(a, b, format, ref env);
+        public static Real Calc(in Real a, in Real b, in FpFormat format, ref FpEnvironment env) =>
+            SoftFloat.Subtract(a, b, format, ref env);
     }
 
     internal readonly struct Mul : IFloatOp
@@ -94,7 +95,8 @@ internal static class FloatOps
             return HostFloat.InexactSeen(mxcsr) || (HostFloat.FarFromDenormal(r) && T.FusedMultiplyAdd(a, b, -r) == T.Zero);
         }
 
-        public static Real Calc(in Real a, in Real b, in FpFormat format, ref FpEnvironment env) => SoftFloat.Multiply(a, b, format, ref env);
+        public static Real Calc(in Real a, in Real b, in FpFormat format, ref FpEnvironment env) =>
+            SoftFloat.Multiply(a, b, format, ref env);
     }
 
     internal readonly struct Div : IFloatOp
@@ -124,7 +126,8 @@ internal static class FloatOps
             return HostFloat.InexactSeen(mxcsr) || (HostFloat.FarFromDenormal(b) && T.FusedMultiplyAdd(r, r, -b) == T.Zero);
         }
 
-        public static Real Calc(in Real a, in Real b, in FpFormat format, ref FpEnvironment env) => SoftFloat.SquareRoot(b, format, ref env);
+        public static Real Calc(in Real a, in Real b, in FpFormat format, ref FpEnvironment env) =>
+            SoftFloat.SquareRoot(b, format, ref env);
     }
 
     internal readonly struct Min : IFloatOp
@@ -157,7 +160,9 @@ internal static class FloatOps
         return (a - (r - part)) + (b - part) == T.Zero;
     }
 
-    /// <summary>MIN and MAX (SDM Vol. 2): the second operand unless the first is strictly better; any NaN is invalid and gives the second.</summary>
+    /// <summary>
+    /// MIN and MAX (SDM Vol. 2): the second operand unless the first is strictly better; any NaN is invalid and gives the second.
+    /// </summary>
     private static Real Select(in Real a, in Real b, FpOrder wanted, ref FpEnvironment env)
     {
         var order = SoftFloat.Compare(a, b, quietNaNsSignal: true, ref env);
@@ -172,7 +177,8 @@ internal static unsafe class VectorFloat
     private const MethodImplOptions Opt = MethodImplOptions.AggressiveOptimization;
 
     [MethodImpl(Opt)]
-    public static void ScalarRr<TOp, T>(CpuState* s, Op* op) where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    public static void ScalarRr<TOp, T>(CpuState* s, Op* op)
+        where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         var a = Xmm.Low<T>(s, op->Dst);
         var b = Xmm.Low<T>(s, op->Src);
@@ -183,7 +189,8 @@ internal static unsafe class VectorFloat
     }
 
     [MethodImpl(Opt)]
-    public static void ScalarRm<TOp, T>(CpuState* s, Op* op) where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    public static void ScalarRm<TOp, T>(CpuState* s, Op* op)
+        where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         var bits = Scalar.Read<T>(s, op, AtAny.Of(s, op));
         if (s->Abort != Abort.None) return;
@@ -198,14 +205,16 @@ internal static unsafe class VectorFloat
     }
 
     [MethodImpl(Opt)]
-    public static void PackedRr<TOp, T>(CpuState* s, Op* op) where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    public static void PackedRr<TOp, T>(CpuState* s, Op* op)
+        where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         if (!PackedBody<TOp, T>(s, op, Xmm.Low<ulong>(s, op->Src), Xmm.Low<ulong>(s, (byte)(op->Src + 8)))) return;
         op[1].Fn(s, op + 1);
     }
 
     [MethodImpl(Opt)]
-    public static void PackedRm<TOp, T>(CpuState* s, Op* op) where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    public static void PackedRm<TOp, T>(CpuState* s, Op* op)
+        where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         var at = AtAny.Of(s, op);
         if ((at & 15) != 0)
@@ -247,7 +256,8 @@ internal static unsafe class VectorFloat
         var run = new VectorFloatRun(s->Mxcsr);
         for (var lane = 0; lane < lanes; lane++)
         {
-            run.Set<T>(lane, TOp.Calc(VectorFloatRun.Get<T>(a, lane), VectorFloatRun.Get<T>(b, lane), VectorFloatRun.Format<T>(), ref run.Env));
+            run.Set<T>(lane, TOp.Calc(VectorFloatRun.Get<T>(a, lane), VectorFloatRun.Get<T>(b, lane), VectorFloatRun.Format<T>(),
+                ref run.Env));
             run.EndLane();
         }
         return run.Commit<T>(s, op, lanes);
@@ -283,6 +293,9 @@ internal unsafe struct VectorFloatRun(uint mxcsr)
         _all |= Env.Flags;
         Env.Flags = FpFlags.None;
     }
+
+    /// <summary>An unmasked exception has been raised: instructions of several steps stop here.</summary>
+    public readonly bool MustStop => ((_all | Env.Flags) & ~Env.Masks) != 0;
 
     /// <summary>
     /// Updates MXCSR. An unmasked exception that is found before computing (in any lane) hides those found after (SDM Vol. 1 §11.5.3).

@@ -175,8 +175,7 @@ internal static unsafe partial class X87
         var env = Environment(s);
         var order = SoftFloat.Compare(Get(s, 0), b, (op->Aux & Unordered) == 0, ref env);
         var delivered = Accept(s, env);
-        // An unmasked invalid operation still reports "unordered", as AMD's processors do; it does not pop.
-        if (!delivered && order != FpOrder.Unordered) return true;
+        // The conditions are set even with an unmasked exception, as AMD's processors do; then nothing is popped.
         SetConditions(s, order switch
         {
             FpOrder.Unordered => C3 | C2 | C0,
@@ -206,7 +205,6 @@ internal static unsafe partial class X87
             var c1 = s->FpuStatus & C1;
             delivered = Accept(s, env);
             s->FpuStatus = (ushort)((s->FpuStatus & ~C1) | c1);
-            if (!delivered && order != FpOrder.Unordered) return true;
         }
         Flags.SetArithmetic(s, order switch
         {
@@ -273,7 +271,9 @@ internal static unsafe partial class X87
         return true;
     }
 
-    /// <summary>FCMOVcc: Aux holds the condition (0 B, 1 E, 2 BE, 3 U), plus 4 for its negation. C1 changes with a stack underflow only.</summary>
+    /// <summary>
+    /// FCMOVcc: Aux holds the condition (0 B, 1 E, 2 BE, 3 U), plus 4 for its negation. C1 changes with a stack underflow only.
+    /// </summary>
     public static bool ConditionalMove(CpuState* s, Op* op)
     {
         if (IsEmpty(s, 0) || IsEmpty(s, op->Src)) return UnderflowTop(s);
@@ -306,6 +306,7 @@ internal static unsafe partial class X87
     public static bool Free(CpuState* s, Op* op)
     {
         s->FpuEmpty |= (ushort)(1 << Physical(s, op->Src));
+        s->FpuStatus &= unchecked((ushort)~C1);
         for (var n = Pops(op); n > 0; n--) Pop(s);
         return true;
     }
