@@ -89,7 +89,6 @@ internal static class BootVersusTcg
         [
             ("pc, bzImage", Arguments("pc", image.KernelPath)),
             ("pc, ELF by PVH", Arguments("pc", vmlinux)),
-            ("microvm, ELF by PVH", Arguments("microvm,rtc=on,pit=on,pic=on,isa-serial=on", vmlinux)),
         ];
     }
 
