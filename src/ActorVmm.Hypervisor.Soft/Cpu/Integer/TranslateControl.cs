@@ -140,7 +140,7 @@ internal sealed unsafe partial class Translator
             if (i.Op0Kind != OpKind.NearBranch64) return false;
             var near = InPage(Target(i));
             _b.EmitEnd(near ? &ControlOps.Jump : &ControlOps.JumpFar).Imm = _b.Offset(Target(i));
-            if (near) _b.EmitLinkSlot();
+            _b.EmitLinkSlot();
             return true;
         }
         return Indirect(i, &ControlOps.JumpReg, &ControlOps.JumpMem, &LegacyOps.JumpReg);
@@ -158,7 +158,7 @@ internal sealed unsafe partial class Translator
             if (i.Op0Kind != OpKind.NearBranch64) return false;
             var near = InPage(Target(i));
             _b.EmitEnd(near ? &ControlOps.Call : &ControlOps.CallFar).Imm = _b.Offset(Target(i));
-            if (near) _b.EmitLinkSlot();
+            _b.EmitLinkSlot();
             return true;
         }
         return Indirect(i, &ControlOps.CallReg, &ControlOps.CallMem, &LegacyOps.CallReg);
@@ -177,6 +177,7 @@ internal sealed unsafe partial class Translator
             {
                 if (size != 8) return false;
                 _b.EmitEnd(register).Src = BlockBuilder.Offset(i.Op0Register);
+                _b.EmitLinkSlot(); // for the return of a call
             }
             else
             {
@@ -192,6 +193,7 @@ internal sealed unsafe partial class Translator
             var viaTemporary = _b.EmitAddress(i);
             ref var op = ref _b.EmitEnd(memory);
             _b.Address(ref op, i, viaTemporary);
+            _b.EmitLinkSlot();
             return true;
         }
         if (width is not (MemorySize.WordOffset or MemorySize.DwordOffset)) return false;
@@ -277,6 +279,7 @@ internal sealed unsafe partial class Translator
         if (!InPage(Target(i)) || !InPage(i.NextIP))
         {
             _b.EmitEnd(&ControlOps.JumpIfFar<TC>).Imm = offset;
+            _b.EmitLinkSlot();
             return true;
         }
         _b.EmitEnd(_b.Kind switch
