@@ -4,7 +4,7 @@ using Iced.Intel;
 using Xunit;
 using static Iced.Intel.AssemblerRegisters;
 
-namespace ActorVmm.Hypervisor.Soft.Tests.Vector;
+namespace ActorVmm.Hypervisor.Soft.Tests.VectorUnit;
 
 public sealed unsafe class GuardTests : IDisposable
 {

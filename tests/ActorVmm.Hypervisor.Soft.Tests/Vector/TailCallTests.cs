@@ -3,7 +3,7 @@ using ActorVmm.Hypervisor.Soft.Tests.Differential;
 using Iced.Intel;
 using Xunit;
 
-namespace ActorVmm.Hypervisor.Soft.Tests.Vector;
+namespace ActorVmm.Hypervisor.Soft.Tests.VectorUnit;
 
 /// <summary>Handlers must hand over by a jump: a chain of them may be endless.</summary>
 public sealed unsafe class TailCallTests
