@@ -131,6 +131,7 @@ internal sealed class CaseGenerator(InstructionSet instructions)
     private RflagsBits VendorsChoice(in Instruction i)
     {
         const RflagsBits order = RflagsBits.C0 | RflagsBits.C2 | RflagsBits.C3;
+        const RflagsBits arithmetic = RflagsBits.OF | RflagsBits.SF | RflagsBits.ZF | RflagsBits.AF | RflagsBits.PF | RflagsBits.CF;
         var invalidUnmasked = (_case.Input.FpuControl & 1) == 0;
         return i.Mnemonic switch
         {
@@ -138,9 +139,12 @@ internal sealed class CaseGenerator(InstructionSet instructions)
             Mnemonic.Fcmovb or Mnemonic.Fcmovbe or Mnemonic.Fcmove or Mnemonic.Fcmovnb or Mnemonic.Fcmovnbe or Mnemonic.Fcmovne or Mnemonic.Fcmovnu
                 or Mnemonic.Fcmovu => RflagsBits.C1,
 
-            // The same; and the result of a comparison that raises an unmasked invalid-operand exception is written, or is not.
+            // From an empty register onto a full stack: C1 says overflow or underflow, whichever is looked for first.
+            Mnemonic.Fld when i.Op1Kind == OpKind.Register => RflagsBits.C1,
+
+            // C1 as with FCMOV; and the result of a comparison that raises an unmasked invalid-operand exception is written, or is not.
             Mnemonic.Fcomi or Mnemonic.Fcomip or Mnemonic.Fucomi or Mnemonic.Fucomip =>
-                RflagsBits.C1 | (invalidUnmasked ? RflagsBits.ZF | RflagsBits.PF | RflagsBits.CF : RflagsBits.None),
+                RflagsBits.C1 | (invalidUnmasked ? arithmetic : RflagsBits.None),
             Mnemonic.Fcom or Mnemonic.Fcomp or Mnemonic.Fcompp or Mnemonic.Fucom or Mnemonic.Fucomp or Mnemonic.Fucompp or Mnemonic.Ficom
                 or Mnemonic.Ficomp or Mnemonic.Ftst => invalidUnmasked ? order : RflagsBits.None,
             _ => RflagsBits.None,
