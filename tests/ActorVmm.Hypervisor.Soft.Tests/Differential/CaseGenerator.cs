@@ -132,7 +132,7 @@ internal sealed class CaseGenerator(InstructionSet instructions)
     {
         const RflagsBits order = RflagsBits.C0 | RflagsBits.C2 | RflagsBits.C3;
         const RflagsBits arithmetic = RflagsBits.OF | RflagsBits.SF | RflagsBits.ZF | RflagsBits.AF | RflagsBits.PF | RflagsBits.CF;
-        var invalidUnmasked = (_case.Input.FpuControl & 1) == 0;
+        var unmasked = (_case.Input.FpuControl & 3) != 3; // invalid operand, denormal operand
         return i.Mnemonic switch
         {
             // C1 is cleared, or left alone where there is no underflow.
@@ -142,11 +142,11 @@ internal sealed class CaseGenerator(InstructionSet instructions)
             // From an empty register onto a full stack: C1 says overflow or underflow, whichever is looked for first.
             Mnemonic.Fld when i.Op1Kind == OpKind.Register => RflagsBits.C1,
 
-            // C1 as with FCMOV; and the result of a comparison that raises an unmasked invalid-operand exception is written, or is not.
+            // C1 as with FCMOV; and the result of a comparison that raises an unmasked exception over its operands is written, or is not.
             Mnemonic.Fcomi or Mnemonic.Fcomip or Mnemonic.Fucomi or Mnemonic.Fucomip =>
-                RflagsBits.C1 | (invalidUnmasked ? arithmetic : RflagsBits.None),
+                RflagsBits.C1 | (unmasked ? arithmetic : RflagsBits.None),
             Mnemonic.Fcom or Mnemonic.Fcomp or Mnemonic.Fcompp or Mnemonic.Fucom or Mnemonic.Fucomp or Mnemonic.Fucompp or Mnemonic.Ficom
-                or Mnemonic.Ficomp or Mnemonic.Ftst => invalidUnmasked ? order : RflagsBits.None,
+                or Mnemonic.Ficomp or Mnemonic.Ftst => unmasked ? order : RflagsBits.None,
             _ => RflagsBits.None,
         };
     }

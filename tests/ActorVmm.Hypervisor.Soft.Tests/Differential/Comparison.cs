@@ -21,10 +21,10 @@ internal static class Comparison
     public static IEnumerable<string> Differences(TestCase test) =>
         Differences(test.Native, test.Soft, test.UndefinedAt(test.Native.Rip), x87: !SwitchesBeforeItFaults(test));
 
-    // A conversion into an MMX register that raises #XM has switched the x87 stack to MMX on some processors, and not on others.
+    // A conversion from or into an MMX register that raises #XM has switched the x87 stack to MMX on some processors, and not on others.
     private static bool SwitchesBeforeItFaults(TestCase test) =>
         test.Native.Vector == 19 && test.Instructions.Exists(i => i.IP == test.Native.Rip &&
-            i.Mnemonic is Mnemonic.Cvtps2pi or Mnemonic.Cvtpd2pi or Mnemonic.Cvttps2pi or Mnemonic.Cvttpd2pi);
+            i.Mnemonic is Mnemonic.Cvtpi2ps or Mnemonic.Cvtps2pi or Mnemonic.Cvtpd2pi or Mnemonic.Cvttps2pi or Mnemonic.Cvttpd2pi);
 
     /// <summary>One line for each difference between two states; flags in <paramref name="undefined"/> do not count.</summary>
     public static IEnumerable<string> Differences(CpuImage native, CpuImage soft, RflagsBits undefined, bool x87 = true)
