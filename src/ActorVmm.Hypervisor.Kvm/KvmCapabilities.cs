@@ -37,7 +37,8 @@ internal static class KvmCapabilities
         (KvmCap.SIGNAL_MSI, "message-signalled interrupts"),
     ];
 
-    /// <summary>The first thing that is missing with what to do, or null. <paramref name="changes"/>: a template's additions and removals.</summary>
+    /// <summary>The first thing that is missing with what to do, or null. <paramref name="changes"/>: a template's additions and
+    /// removals.</summary>
     public static string? FirstMissing(IKvmCapabilitySource kvm, IReadOnlyList<CapabilityDemand> changes)
     {
         if (kvm.ApiVersion != KvmApi.ApiVersion)

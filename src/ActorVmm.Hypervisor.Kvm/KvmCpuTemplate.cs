@@ -9,7 +9,8 @@ public readonly record struct BitPattern(ulong Mask, ulong Value)
     public ulong Apply(ulong register) => (register & ~Mask) | (Value & Mask);
 
     /// <summary>
-    /// Parses <c>0b…</c> of 0, 1 and x (keep; underscores are ignored), most significant first, at most <paramref name="width"/> places, as in
+    /// Parses <c>0b…</c> of 0, 1 and x (keep; underscores are ignored), most significant first, at most <paramref name="width"/> places,
+    /// as in
     /// Firecracker's cpu-config.
     /// </summary>
     public static bool TryParse(string text, int width, out BitPattern pattern)
@@ -55,7 +56,8 @@ public readonly record struct MsrModifier(uint Index, BitPattern Bits);
 /// <summary>A KVM capability that must be there (<c>"121"</c>), or need not be although it usually must (<c>"!56"</c>).</summary>
 public readonly record struct CapabilityDemand(uint Number, bool Required);
 
-/// <summary>Changes to the CPU that a guest sees (<c>cpu-config</c> of the Firecracker contract). A leaf or MSR that the host lacks is refused.</summary>
+/// <summary>Changes to the CPU that a guest sees (<c>cpu-config</c> of the Firecracker contract). A leaf or MSR that the host lacks is
+/// refused.</summary>
 public sealed record KvmCpuTemplate
 {
     /// <summary>No changes.</summary>

@@ -33,16 +33,20 @@ internal static class KvmFailure
                 return OfInternalError(vcpu, page);
             case KvmExitReason.FAIL_ENTRY:
                 var hardware = page.Field<ulong>(RunPage.HardwareReason);
-                return Describe(vcpu, $"the processor refused to enter the guest (KVM_EXIT_FAIL_ENTRY, hardware reason 0x{hardware:x}, CPU {page.Field<uint>(40)})", [],
+                return Describe(vcpu,
+                    $"the processor refused to enter the guest (KVM_EXIT_FAIL_ENTRY, hardware reason 0x{hardware:x}, CPU {page.Field<uint>(40)})", [],
                     "the guest's state is one this processor cannot run; see the host's kernel log");
             case KvmExitReason.UNKNOWN:
-                return Describe(vcpu, $"the processor left the guest for a reason KVM does not know (KVM_EXIT_UNKNOWN, hardware reason 0x{page.Field<ulong>(RunPage.HardwareReason):x})", [],
+                return Describe(vcpu,
+                    $"the processor left the guest for a reason KVM does not know (KVM_EXIT_UNKNOWN, hardware reason 0x{page.Field<ulong>(RunPage.HardwareReason):x})", [],
                     "update the host's kernel");
             case KvmExitReason.EXCEPTION:
-                return Describe(vcpu, $"KVM passed on exception {page.Field<uint>(32)} (error code 0x{page.Field<uint>(36):x})", [], UseSoft);
+                return Describe(vcpu, $"KVM passed on exception {page.Field<uint>(32)} (error code 0x{page.Field<uint>(36):x})", [],
+                    UseSoft);
             default:
                 var name = Enum.IsDefined(reason) ? $"KVM_EXIT_{reason}" : $"exit reason {(uint)reason}";
-                return Describe(vcpu, $"KVM asks for something this monitor did not order ({name})", [], "report this with the host's kernel version");
+                return Describe(vcpu, $"KVM asks for something this monitor did not order ({name})", [],
+                    "report this with the host's kernel version");
         }
     }
 
@@ -72,7 +76,8 @@ internal static class KvmFailure
             bytes = given.AsSpan(0, size);
         }
         var words = new StringBuilder();
-        for (var i = 0; i < count; i++) words.Append(CultureInfo.InvariantCulture, $"{(i == 0 ? "" : " ")}0x{page.Field<ulong>(RunPage.SubErrorData + (i * 8)):x}");
+        for (var i = 0; i < count; i++) words.Append(CultureInfo.InvariantCulture,
+            $"{(i == 0 ? "" : " ")}0x{page.Field<ulong>(RunPage.SubErrorData + (i * 8)):x}");
         var cause = sub switch
         {
             1 => $"{Emulation} (KVM_EXIT_INTERNAL_ERROR, emulation failure)",
@@ -95,7 +100,8 @@ internal static class KvmFailure
             // The bytes at RIP say more than the fetch buffer of the emulator, which may have started in the middle of a block.
             var code = ReadCode(vcpu, linear);
             if (code.Length == 0) code = bytes.ToArray();
-            text.Append(CultureInfo.InvariantCulture, $" at RIP 0x{regs.Rip:x} (CS 0x{sregs.Cs.Selector:x}, ring {sregs.Ss.Dpl}, {bitness}-bit");
+            text.Append(CultureInfo.InvariantCulture,
+                $" at RIP 0x{regs.Rip:x} (CS 0x{sregs.Cs.Selector:x}, ring {sregs.Ss.Dpl}, {bitness}-bit");
             text.Append(CultureInfo.InvariantCulture, $", CR0 0x{sregs.Cr0:x}, CR2 0x{sregs.Cr2:x}, CR3 0x{sregs.Cr3:x})");
             if (code.Length > 0) AppendInstruction(text, code, bitness, regs.Rip);
             else text.Append(", code not mapped");

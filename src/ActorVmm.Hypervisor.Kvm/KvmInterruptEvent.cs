@@ -38,7 +38,8 @@ public sealed unsafe class KvmInterruptEvent : IDisposable
         if (Libc.Write(_event, &one, sizeof(ulong)) != sizeof(ulong)) throw KvmError.Of("write to irqfd", Marshal.GetLastPInvokeError());
     }
 
-    /// <summary>How often the guest ended the interrupt since the last call; the line is down then, and raised again by <see cref="Raise"/>.</summary>
+    /// <summary>How often the guest ended the interrupt since the last call; the line is down then, and raised again by
+    /// <see cref="Raise"/>.</summary>
     public ulong TakeEnded()
     {
         if (_resample is null) return 0;

@@ -26,7 +26,8 @@ public sealed partial class KvmMachine
     {
         if (_stoppedClock is { } clock)
         {
-            // The paravirtual clock goes on from where it stood, and its guest is told, so that its watchdogs stay calm; a guest without one refuses.
+            // The paravirtual clock goes on from where it stood, and its guest is told, so that its watchdogs stay calm; a guest without
+            // one refuses.
             _vm.Call(KvmApi.KVM_SET_CLOCK, ref clock, nameof(KvmApi.KVM_SET_CLOCK));
             foreach (var vcpu in _vcpus) _ = Libc.Ioctl(vcpu.File, KvmApi.KVM_KVMCLOCK_CTRL, (nuint)0);
         }

@@ -6,7 +6,8 @@ namespace ActorVmm.Hypervisor.Kvm;
 /// <summary>One VM of the kernel with its memory slots, interrupt controllers, timer and vCPUs.</summary>
 public sealed partial class KvmMachine : IMachine
 {
-    // Three pages just below the BIOS ROM for the TSS of real mode on Intel, one before them for its identity page table (kvm/api.rst §4.36, §4.41).
+    // Three pages just below the BIOS ROM for the TSS of real mode on Intel, one before them for its identity page table (kvm/api.rst
+    // §4.36, §4.41).
     private const ulong TssAddress = 0xFFFB_D000;
     private const ulong IdentityMapAddress = 0xFFFB_C000;
     private static readonly TimeSpan HaltWatchPeriod = TimeSpan.FromMilliseconds(250);
@@ -94,7 +95,8 @@ public sealed partial class KvmMachine : IMachine
     }
 
     /// <summary>
-    /// An eventfd whose write raises input <paramref name="gsi"/> (irqfd). Level-triggered with <paramref name="resample"/>: the line stays up
+    /// An eventfd whose write raises input <paramref name="gsi"/> (irqfd). Level-triggered with <paramref name="resample"/>: the line
+    /// stays up
     /// until the guest ends the interrupt, then <see cref="KvmInterruptEvent.ResampleDescriptor"/> is signalled.
     /// </summary>
     public KvmInterruptEvent CreateInterruptEvent(int gsi, bool resample = false)
@@ -105,7 +107,8 @@ public sealed partial class KvmMachine : IMachine
     }
 
     /// <summary>
-    /// Replaces the interrupt routes: the standard ones (GSI 0 to 15 to the 8259s and the IOAPIC, 16 to 23 to the IOAPIC) and these messages, each
+    /// Replaces the interrupt routes: the standard ones (GSI 0 to 15 to the 8259s and the IOAPIC, 16 to 23 to the IOAPIC) and these
+    /// messages, each
     /// under its own GSI from 24 on.
     /// </summary>
     public void SetMessageRoutes(params ReadOnlySpan<KvmMessageRoute> routes) => KvmRouting.Set(_vm, routes);

@@ -26,7 +26,8 @@ internal sealed class KvmMsrs
     /// <summary>The values at start (guest-abi sheet 3.4): system call registers zero, fast strings on.</summary>
     public static IReadOnlyList<MsrValue> Boot { get; } =
     [
-        new(SysenterCs, 0), new(SysenterEsp, 0), new(SysenterEip, 0), new(Star, 0), new(Cstar, 0), new(KernelGsBase, 0), new(SyscallMask, 0),
+        new(SysenterCs, 0), new(SysenterEsp, 0), new(SysenterEip, 0), new(Star, 0), new(Cstar, 0), new(KernelGsBase, 0), new(SyscallMask,
+            0),
         new(Lstar, 0), new(TimeStampCounter, 0), new(MiscEnable, 1),
     ];
 

@@ -20,7 +20,8 @@ internal static class KvmRegisters
     };
 
     public static SegmentState Segment(in KvmSegment s) =>
-        new(s.Selector, s.Base, s.Limit, s.Type, s.Present != 0 && s.Unusable == 0, s.Dpl, s.S == 0, s.L != 0, s.Db != 0, s.G != 0, s.Avl != 0);
+        new(s.Selector, s.Base, s.Limit, s.Type, s.Present != 0 && s.Unusable == 0, s.Dpl, s.S == 0, s.L != 0, s.Db != 0, s.G != 0,
+            s.Avl != 0);
 
     public static KvmSegment Segment(SegmentState s) => new()
     {

@@ -19,7 +19,8 @@ internal static class KvmRouting
     {
         var entries = new List<KvmIrqRoutingEntry>(PicPins + IoApicPins + messages.Length);
         for (uint pin = 0; pin < PicPins; pin++)
-            entries.Add(new KvmIrqRoutingEntry { Gsi = pin, Type = KvmIrqRoutingEntry.IrqChip, Word0 = pin < 8 ? 0u : 1u, Word1 = pin % 8 });
+            entries.Add(new KvmIrqRoutingEntry { Gsi = pin, Type = KvmIrqRoutingEntry.IrqChip, Word0 = pin < 8 ? 0u : 1u,
+                Word1 = pin % 8 });
         for (uint pin = 0; pin < IoApicPins; pin++)
             entries.Add(new KvmIrqRoutingEntry { Gsi = pin, Type = KvmIrqRoutingEntry.IrqChip, Word0 = 2, Word1 = pin });
         foreach (var message in messages)

@@ -34,7 +34,8 @@ internal sealed class KvmSystem : IKvmCapabilitySource, IDisposable
     /// <summary>Most vCPUs of one VM; hosts without the capability allow what they recommend.</summary>
     public int MaxVcpus => Check(KvmCap.MAX_VCPUS) is > 0 and var max ? max : Math.Max(Check(KvmCap.NR_VCPUS), 4);
 
-    public int Check(KvmCap capability) => _file.Call(KvmApi.KVM_CHECK_EXTENSION, (nuint)(uint)capability, nameof(KvmApi.KVM_CHECK_EXTENSION));
+    public int Check(KvmCap capability) => _file.Call(KvmApi.KVM_CHECK_EXTENSION, (nuint)(uint)capability,
+        nameof(KvmApi.KVM_CHECK_EXTENSION));
 
     /// <summary>KVM_CREATE_VM, default machine type.</summary>
     public KvmFile CreateVm()

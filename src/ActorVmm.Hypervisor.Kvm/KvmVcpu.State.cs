@@ -59,7 +59,8 @@ internal sealed unsafe partial class KvmVcpu
         _file.Call(KvmApi.KVM_SET_XSAVE, xsave, nameof(KvmApi.KVM_SET_XSAVE));
         var debug = new KvmDebugRegs
         {
-            Db0 = state.Debug[0], Db1 = state.Debug[1], Db2 = state.Debug[2], Db3 = state.Debug[3], Dr6 = state.Debug[4], Dr7 = state.Debug[5],
+            Db0 = state.Debug[0], Db1 = state.Debug[1], Db2 = state.Debug[2], Db3 = state.Debug[3], Dr6 = state.Debug[4],
+                Dr7 = state.Debug[5],
         };
         _file.Call(KvmApi.KVM_SET_DEBUGREGS, ref debug, nameof(KvmApi.KVM_SET_DEBUGREGS));
         if (state.Lapic.Length != 1024) throw new HypervisorException($"vCPU {Id}: a LAPIC page has 1024 bytes, this state has {state.Lapic.Length}");

@@ -99,6 +99,11 @@ internal sealed unsafe partial class KvmVcpu : IVcpu, IDisposable
     }
 
     /// <inheritdoc/>
+    /// <remarks>
+    /// Where the same instruction then makes another access (the store of a read-modify-write, the second half of a 16-byte access), the
+    /// kernel has
+    /// it ready: the next <see cref="Run"/> of this vCPU presents it before the guest goes on.
+    /// </remarks>
     public void CompletePending()
     {
         PrepareThread();
@@ -147,7 +152,8 @@ internal sealed unsafe partial class KvmVcpu : IVcpu, IDisposable
         var errno = result < 0 ? Marshal.GetLastPInvokeError() : 0;
         Volatile.Write(ref immediate, 0);
         _completionDue = false;
-        // Success here means that the same instruction wants another access (a 16-byte load, a read-modify-write): it is pending in the page.
+        // Success here means that the same instruction wants another access (a 16-byte load, a read-modify-write): it is pending in the
+        // page.
         if (result >= 0) { _resumedExit = true; return; }
         if (errno is not (Libc.EINTR or Libc.EAGAIN)) throw KvmError.Of(nameof(KvmApi.KVM_RUN), errno);
     }

@@ -229,7 +229,8 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
             var chips = new Dictionary<string, byte[]>(StringComparer.Ordinal)
             {
                 ["ioapic"] = ChipState.Save(_ioApic.State),
-                ["pic"] = ChipState.Save(_pic.State),
+                ["pic0"] = ChipState.Save(_pic.State.Master),
+                ["pic1"] = ChipState.Save(_pic.State.Slave),
                 ["pit"] = ChipState.Save(_pit.State),
             };
             for (var id = 0; id < Apics.Length; id++) chips[$"apic{id}"] = ChipState.Save(Apics[id].State);
@@ -242,11 +243,14 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
         if (state.Hypervisor != "soft") throw new HypervisorException($"the state was saved by '{state.Hypervisor}', this machine is 'soft'");
         if (state.Vcpus.Count != _vcpus.Length)
             throw new HypervisorException($"the state has {state.Vcpus.Count} vCPUs, this machine has {_vcpus.Length}");
+        var known = Apics.Select((_, id) => $"apic{id}").Concat(["ioapic", "pic0", "pic1", "pit"]);
+        if (state.Chips.Keys.Except(known, StringComparer.Ordinal).FirstOrDefault() is { } unknown)
+            throw new HypervisorException($"the state has a chip '{unknown}' that this machine does not have");
         Clock.Restore(state.ClockNanoseconds);
         lock (_chipLock)
         {
             _ioApic.State = ChipState.Load<IoApicState>(state, "ioapic");
-            _pic.State = ChipState.Load<DualPicState>(state, "pic");
+            _pic.State = new DualPicState(ChipState.Load<Pic8259State>(state, "pic0"), ChipState.Load<Pic8259State>(state, "pic1"));
             _pit.State = ChipState.Load<PitState>(state, "pit");
             NoteDeadline();
         }

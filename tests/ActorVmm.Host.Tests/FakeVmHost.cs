@@ -1,5 +1,6 @@
 using System.Text;
 using ActorVmm.Actors;
+using ActorVmm.Actors.Host.Vm;
 using ActorVmm.Hypervisor;
 using Akka.Configuration;
 

@@ -45,7 +45,8 @@ public class CapabilityTests
     {
         var listed = KvmCapabilities.Required.Select(required => required.Capability).ToArray();
         Assert.Equal([KvmCap.IRQCHIP, KvmCap.IOEVENTFD, KvmCap.IRQFD, KvmCap.USER_MEMORY], listed.Take(4));
-        foreach (var forgotten in new[] { KvmCap.PIT2, KvmCap.IMMEDIATE_EXIT, KvmCap.SET_TSS_ADDR, KvmCap.SET_IDENTITY_MAP_ADDR, KvmCap.ADJUST_CLOCK, KvmCap.XCRS })
+        foreach (var forgotten in new[] { KvmCap.PIT2, KvmCap.IMMEDIATE_EXIT, KvmCap.SET_TSS_ADDR, KvmCap.SET_IDENTITY_MAP_ADDR,
+            KvmCap.ADJUST_CLOCK, KvmCap.XCRS })
             Assert.Contains(forgotten, listed);
     }
 
@@ -53,7 +54,8 @@ public class CapabilityTests
     public void A_template_can_drop_a_check_and_add_one()
     {
         Assert.Null(KvmCapabilities.FirstMissing(new FakeKvm(12, KvmCap.XCRS), [new CapabilityDemand((uint)KvmCap.XCRS, Required: false)]));
-        var missing = KvmCapabilities.FirstMissing(new FakeKvm(12, KvmCap.XSAVE2), [new CapabilityDemand((uint)KvmCap.XSAVE2, Required: true)]);
+        var missing = KvmCapabilities.FirstMissing(new FakeKvm(12, KvmCap.XSAVE2), [new CapabilityDemand((uint)KvmCap.XSAVE2,
+            Required: true)]);
         Assert.Contains("208", missing, StringComparison.Ordinal);
     }
 

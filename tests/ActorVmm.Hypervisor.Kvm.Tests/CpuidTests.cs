@@ -26,7 +26,8 @@ public class CpuidTests
         entries.Single(entry => entry.Function == function && entry.Index == index);
 
     [Fact]
-    public void Filtering_adds_and_removes_no_leaf() => Assert.Equal(s_host.Select(e => (e.Function, e.Index)), Of(4, 2).Select(e => (e.Function, e.Index)));
+    public void Filtering_adds_and_removes_no_leaf() => Assert.Equal(s_host.Select(e => (e.Function, e.Index)), Of(4, 2).Select(e =>
+        (e.Function, e.Index)));
 
     [Fact]
     public void Leaf_1_has_the_apic_id_the_count_and_keeps_the_brand()
@@ -82,6 +83,13 @@ public class CpuidTests
         var template = new KvmCpuTemplate { Cpuid = [new CpuidModifier(0x8000_001D, 3, CpuidRegister.Eax, bits)] };
         var plain = Leaf(Of(1, 0), 0x8000_001D, 3).Eax;
         Assert.Equal((plain & ~6u) | 2, Leaf(Of(1, 0, template), 0x8000_001D, 3).Eax);
+        foreach (var register in Enum.GetValues<CpuidRegister>())
+        {
+            var one = Leaf(Of(1, 0, new KvmCpuTemplate { Cpuid = [new CpuidModifier(6, 0, register, new BitPattern(0x80, 0x80))] }), 6);
+            Assert.Equal(register, new[] { (CpuidRegister.Eax, one.Eax), (CpuidRegister.Ebx, one.Ebx), (CpuidRegister.Ecx, one.Ecx),
+                (CpuidRegister.Edx, one.Edx) }
+                .Single(pair => (pair.Item2 & 0x80) != 0).Item1);
+        }
         var strange = new KvmCpuTemplate { Cpuid = [new CpuidModifier(0x77, 0, CpuidRegister.Eax, bits)] };
         Assert.Contains("0x77", Assert.Throws<HypervisorException>(() => Of(1, 0, strange)).Message, StringComparison.Ordinal);
     }

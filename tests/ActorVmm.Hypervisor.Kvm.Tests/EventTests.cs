@@ -234,7 +234,8 @@ public class EventTests
         });
         using (guest)
         {
-            machine.SetMessageRoutes(new KvmMessageRoute(24, GuestLayout.LocalApic, 0x41), new KvmMessageRoute(25, GuestLayout.LocalApic, 0x42));
+            machine.SetMessageRoutes(new KvmMessageRoute(24, GuestLayout.LocalApic, 0x41), new KvmMessageRoute(25, GuestLayout.LocalApic,
+                0x42));
             guest.Actions[1] = () => machine.SetInterruptLine(20, true);
             guest.Actions[2] = () => { };
             guest.Handler(0x40, Counting);

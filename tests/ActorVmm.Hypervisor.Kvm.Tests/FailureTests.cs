@@ -4,7 +4,8 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace ActorVmm.Hypervisor.Kvm.Tests;
 
-/// <summary>What a failed exit says. The kernel's words are written into the shared page by hand, so that every host tells the same.</summary>
+/// <summary>What a failed exit says. The kernel's words are written into the shared page by hand, so that every host tells the
+/// same.</summary>
 public sealed class FailureTests : IDisposable
 {
     private readonly Lazy<TinyGuest> _guest = new(() => new TinyGuest(new KvmHypervisor()).Code(c =>
@@ -57,12 +58,14 @@ public sealed class FailureTests : IDisposable
 
     [KvmFact]
     public void A_refused_entry_has_the_hardware_code() =>
-        Assert.Contains("hardware reason 0x80000021", Detail(KvmExitReason.FAIL_ENTRY, page => page.Field<ulong>(RunPage.HardwareReason) = 0x8000_0021), StringComparison.Ordinal);
+        Assert.Contains("hardware reason 0x80000021", Detail(KvmExitReason.FAIL_ENTRY, page =>
+            page.Field<ulong>(RunPage.HardwareReason) = 0x8000_0021), StringComparison.Ordinal);
 
     [KvmFact]
     public void An_unknown_hardware_reason_and_an_unknown_exit_number_are_told_apart()
     {
-        Assert.Contains("KVM_EXIT_UNKNOWN, hardware reason 0x99", Detail(KvmExitReason.UNKNOWN, page => page.Field<ulong>(RunPage.HardwareReason) = 0x99), StringComparison.Ordinal);
+        Assert.Contains("KVM_EXIT_UNKNOWN, hardware reason 0x99", Detail(KvmExitReason.UNKNOWN, page =>
+            page.Field<ulong>(RunPage.HardwareReason) = 0x99), StringComparison.Ordinal);
         Assert.Contains("exit reason 4711", Detail((KvmExitReason)4711), StringComparison.Ordinal);
         Assert.Contains("KVM_EXIT_HYPERCALL", Detail(KvmExitReason.HYPERCALL), StringComparison.Ordinal);
     }

@@ -1,4 +1,6 @@
 using System.Buffers.Binary;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 using ActorVmm.Hypervisor.Kvm.Native;
 using ActorVmm.Memory;
 using ActorVmm.Testing.Guests;
@@ -9,8 +11,6 @@ namespace ActorVmm.Hypervisor.Kvm.Tests;
 /// <summary>The reference's tests of its KvmVm and vm-vcpu-ref, against a real kernel.</summary>
 public class KvmVmTests
 {
-    private static int OpenDescriptors() => Directory.GetFiles("/proc/self/fd").Length;
-
     private static KvmMachine Machine(GuestMemory memory, int vcpus = 1) => new KvmHypervisor().Create(new MachineOptions(memory, vcpus));
 
     [KvmFact]
@@ -30,7 +30,8 @@ public class KvmVmTests
     {
         using var memory = GuestMemory.Create(1 << 20);
         using var machine = Machine(memory);
-        var refused = Assert.Throws<HypervisorException>(() => machine.File.Call(KvmApi.KVM_CREATE_IRQCHIP, 0, nameof(KvmApi.KVM_CREATE_IRQCHIP)));
+        var refused = Assert.Throws<HypervisorException>(() => machine.File.Call(KvmApi.KVM_CREATE_IRQCHIP, 0,
+            nameof(KvmApi.KVM_CREATE_IRQCHIP)));
         Assert.StartsWith("KVM_CREATE_IRQCHIP failed", refused.Message, StringComparison.Ordinal);
     }
 
@@ -38,7 +39,8 @@ public class KvmVmTests
     public void Failed_setup_memory_more_regions_than_slots()
     {
         KvmMachine.DemandSlots(regions: 2, slots: 2);
-        Assert.Contains("memory slots", Assert.Throws<HypervisorException>(() => KvmMachine.DemandSlots(regions: 3, slots: 2)).Message, StringComparison.Ordinal);
+        Assert.Contains("memory slots", Assert.Throws<HypervisorException>(() => KvmMachine.DemandSlots(regions: 3, slots: 2)).Message,
+            StringComparison.Ordinal);
     }
 
     [KvmFact]
@@ -113,14 +115,16 @@ public class KvmVmTests
         (uint, uint) Lints(int vcpu)
         {
             var page = machine.Vcpus[vcpu].GetState().Lapic;
-            return (BinaryPrimitives.ReadUInt32LittleEndian(page.AsSpan(KvmLapic.Lint0)), BinaryPrimitives.ReadUInt32LittleEndian(page.AsSpan(KvmLapic.Lint1)));
+            return (BinaryPrimitives.ReadUInt32LittleEndian(page.AsSpan(KvmLapic.Lint0)),
+                BinaryPrimitives.ReadUInt32LittleEndian(page.AsSpan(KvmLapic.Lint1)));
         }
     }
 
     [Fact]
     public void Create_boot_msrs_are_the_ten_of_the_sheet()
     {
-        Assert.Equal([0x174u, 0x175, 0x176, 0xC0000081, 0xC0000083, 0xC0000102, 0xC0000084, 0xC0000082, 0x10, 0x1A0], KvmMsrs.Boot.Select(msr => msr.Index));
+        Assert.Equal([0x174u, 0x175, 0x176, 0xC0000081, 0xC0000083, 0xC0000102, 0xC0000084, 0xC0000082, 0x10, 0x1A0],
+            KvmMsrs.Boot.Select(msr => msr.Index));
         Assert.All(KvmMsrs.Boot, msr => Assert.Equal(msr.Index == 0x1A0 ? 1UL : 0, msr.Value));
     }
 
@@ -147,31 +151,43 @@ public class KvmVmTests
     }
 
     [KvmFact]
-    public void Every_descriptor_is_closed_with_its_machine_and_when_building_fails()
-    {
-        using (var memory = GuestMemory.Create(1 << 20)) Machine(memory).Dispose(); // the runtime's own descriptors settle
-        var before = OpenDescriptors();
-        for (var i = 0; i < 5; i++)
-        {
-            using var memory = GuestMemory.Create(1 << 20);
-            var machine = Machine(memory, 3);
-            machine.TryCreateDoorbell(new DoorbellAddress(0x4000_0050, IsPort: false, 4, 0));
-            machine.CreateInterruptEvent(5);
-            machine.CreateInterruptEvent(6, resample: true);
-            machine.Dispose();
-            machine.Dispose();
-            var failing = new KvmHypervisor(new KvmCpuTemplate { Msrs = [new MsrModifier(0x1234_5678, new BitPattern(1, 1))] });
-            Assert.Throws<HypervisorException>(() => failing.CreateMachine(new MachineOptions(memory, 2)));
-        }
-        Assert.Equal(before, OpenDescriptors());
-    }
-
-    [KvmFact]
     public void A_template_changes_an_msr_from_the_start()
     {
         using var memory = GuestMemory.Create(1 << 20);
-        using var machine = new KvmHypervisor(new KvmCpuTemplate { Msrs = [new MsrModifier(KvmMsrs.SysenterEsp, new BitPattern(0xFF, 0x5A))] })
+        using var machine = new KvmHypervisor(new KvmCpuTemplate { Msrs = [new MsrModifier(KvmMsrs.SysenterEsp, new BitPattern(0xFF,
+            0x5A))] })
             .Create(new MachineOptions(memory, 1));
         Assert.Equal(0x5AUL, machine.Vcpus[0].GetState().Msrs.Single(msr => msr.Index == KvmMsrs.SysenterEsp).Value);
+    }
+
+    [KvmFact(Needs = "cpuid-mask")]
+    public void A_template_reaches_the_kernels_cpuid()
+    {
+        const uint popcnt = 1u << 23;
+        using var memory = GuestMemory.Create(1 << 20);
+        using var machine = new KvmHypervisor(new KvmCpuTemplate { Cpuid = [new CpuidModifier(1, 0, CpuidRegister.Ecx,
+            new BitPattern(popcnt, 0))] })
+            .Create(new MachineOptions(memory, 1));
+        Assert.Equal(0u, LeafOne(machine.Vcpus[0]).Ecx & popcnt);
+    }
+
+    [KvmFact]
+    public void The_topology_reaches_the_kernels_cpuid_of_each_vcpu()
+    {
+        using var memory = GuestMemory.Create(1 << 20);
+        using var machine = Machine(memory, 3);
+        foreach (var vcpu in machine.Vcpus)
+        {
+            Assert.Equal((uint)vcpu.Id, LeafOne(vcpu).Ebx >> 24);
+            Assert.Equal(3u, LeafOne(vcpu).Ebx >> 16 & 0xFF);
+        }
+    }
+
+    private static KvmCpuidEntry LeafOne(IVcpu vcpu)
+    {
+        var table = new byte[8 + (256 * Unsafe.SizeOf<KvmCpuidEntry>())];
+        BinaryPrimitives.WriteUInt32LittleEndian(table, 256);
+        ((KvmVcpu)vcpu).File.Call(KvmApi.KVM_GET_CPUID2, table, nameof(KvmApi.KVM_GET_CPUID2));
+        return MemoryMarshal.Cast<byte, KvmCpuidEntry>(table.AsSpan(8)).ToArray().First(entry => entry.Function == 1);
     }
 }

@@ -35,7 +35,8 @@ public class NativeLayoutTests
     [Fact]
     public void Every_request_number_is_of_the_kvm_family()
     {
-        var numbers = typeof(KvmApi).GetFields(BindingFlags.Public | BindingFlags.Static).Where(field => field.FieldType == typeof(uint)).ToArray();
+        var numbers = typeof(KvmApi).GetFields(BindingFlags.Public | BindingFlags.Static).Where(field =>
+            field.FieldType == typeof(uint)).ToArray();
         Assert.NotEmpty(numbers);
         Assert.All(numbers, field => Assert.Equal(0xAEu, ((uint)field.GetRawConstantValue()! >> 8) & 0xFF));
     }

@@ -19,7 +19,8 @@ public class ProbeTests
         var names = new KvmHypervisor().Probe().Items.Select(item => item.Name).ToHashSet(StringComparer.Ordinal);
         foreach (var needed in new[]
         {
-            "machine", "ring3", "syscall", "int3", "cmpxchg16b", "popcnt", "cpuid-mask", "timer", "second-vcpu", "ioeventfd", "irqfd", "ring0-speed", "ring3-speed", "exit-cost",
+            "machine", "ring3", "syscall", "int3", "cmpxchg16b", "popcnt", "cpuid-mask", "timer", "second-vcpu", "ioeventfd", "irqfd",
+                "ring0-speed", "ring3-speed", "exit-cost",
         })
             Assert.Contains(needed, names);
     }

@@ -5,7 +5,8 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace ActorVmm.Hypervisor.Tests;
 
-/// <summary>The base of the suite: makes tiny guests for the subject, and turns what the host cannot do into skips with the reason.</summary>
+/// <summary>The base of the suite: makes tiny guests for the subject, and turns what the host cannot do into skips with the
+/// reason.</summary>
 public abstract class Conformance<TSubject> : IDisposable where TSubject : IConformanceSubject, new()
 {
     private readonly List<TinyGuest> _guests = [];

@@ -81,7 +81,8 @@ public abstract class CpuConformance<TSubject> : Conformance<TSubject> where TSu
     {
         var (max, ebxValue, ecxValue, edxValue) = Cpuid(0);
         Assert.InRange(max, 7u, 0x40u);
-        var vendor = System.Text.Encoding.ASCII.GetString([.. BitConverter.GetBytes(ebxValue), .. BitConverter.GetBytes(edxValue), .. BitConverter.GetBytes(ecxValue)]);
+        var vendor = System.Text.Encoding.ASCII.GetString([.. BitConverter.GetBytes(ebxValue), .. BitConverter.GetBytes(edxValue),
+            .. BitConverter.GetBytes(ecxValue)]);
         Assert.Matches("^[A-Za-z ]{12}$", vendor);
         var features = Cpuid(1);
         const uint needed = 1 << 0 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 8 | 1 << 9 | 1 << 15 | 1 << 24 | 1 << 25 | 1 << 26; // FPU PSE TSC MSR PAE CX8 APIC CMOV FXSR SSE SSE2
@@ -103,7 +104,8 @@ public abstract class CpuConformance<TSubject> : Conformance<TSubject> where TSu
     [InlineData(1, 0, 22, "movbe")]
     [InlineData(1, 0, 30, "rdrand")]
     [InlineData(0x80000001, 0, 0, "lahf")]
-    public void A_feature_that_cpuid_offers_executes_and_one_it_does_not_offer_is_undefined(uint leaf, uint subleaf, int ecxBit, string feature)
+    public void A_feature_that_cpuid_offers_executes_and_one_it_does_not_offer_is_undefined(uint leaf, uint subleaf, int ecxBit,
+        string feature)
     {
         if (feature is "movbe" or "popcnt" or "cmpxchg16b") Needs(feature);
         var offered = (Cpuid(leaf, subleaf).Ecx & (1u << ecxBit)) != 0;

@@ -32,7 +32,8 @@ public abstract class MmioConformance<TSubject> : Conformance<TSubject> where TS
         });
         Assert.Equal(
         [
-            Write(At, 1, 0x11), Write(At + 2, 2, 0x2211), Write(At + 4, 4, 0x44332211), Write(At + 8, 8, 0x8877665544332211), Write(At + 0x11, 1, 0x22),
+            Write(At, 1, 0x11), Write(At + 2, 2, 0x2211), Write(At + 4, 4, 0x44332211), Write(At + 8, 8, 0x8877665544332211),
+                Write(At + 0x11, 1, 0x22),
             Write(At + 0x20, 4, 0x5A5A5A5A),
         ], run.Accesses);
     }
@@ -103,7 +104,8 @@ public abstract class MmioConformance<TSubject> : Conformance<TSubject> where TS
         var run = RunToDone(guest);
         Assert.Equal(
         [
-            Read(At, 4, 0x70), Write(At, 4, 0x75), Read(At + 8, 1, 0x70), Write(At + 8, 1, 0x7F), Read(At + 16, 2, 0x70), Write(At + 16, 2, 0x71),
+            Read(At, 4, 0x70), Write(At, 4, 0x75), Read(At + 8, 1, 0x70), Write(At + 8, 1, 0x7F), Read(At + 16, 2, 0x70), Write(At + 16, 2,
+                0x71),
             Read(At + 24, 4, 0x70), Write(At + 24, 4, 0x99),
         ], run.Accesses);
         Assert.Equal([0x70UL], run.Reports);
@@ -182,7 +184,8 @@ public abstract class MmioConformance<TSubject> : Conformance<TSubject> where TS
         }).Start64();
         guest.Answer = read => read.Address + 1;
         var run = RunToDone(guest);
-        Assert.Equal([Read(At, 4, At + 1), Write(At + 0x1000, 4, At + 1), Read(At + 4, 4, At + 5), Write(At + 0x1004, 4, At + 5)], run.Accesses);
+        Assert.Equal([Read(At, 4, At + 1), Write(At + 0x1000, 4, At + 1), Read(At + 4, 4, At + 5), Write(At + 0x1004, 4, At + 5)],
+            run.Accesses);
     }
 
     [SkippableFact]

@@ -122,7 +122,8 @@ public abstract class PortIoConformance<TSubject> : Conformance<TSubject> where 
         }).Start64();
         var run = RunToDone(guest);
         Assert.Equal(7, run.Accesses.Count);
-        Assert.All(run.Accesses, access => Assert.Equal((VcpuExitKind.PortRead, 0x300UL, size), (access.Kind, access.Address, access.Size)));
+        Assert.All(run.Accesses, access => Assert.Equal((VcpuExitKind.PortRead, 0x300UL, size), (access.Kind, access.Address,
+            access.Size)));
         for (var i = 0; i < 7 * size; i++) Assert.Equal((i / size) + 1, guest.Read<byte>(GuestLayout.Data + (ulong)i));
         Assert.Equal([GuestLayout.Data + (7 * (ulong)size)], run.Reports);
     }
@@ -144,7 +145,8 @@ public abstract class PortIoConformance<TSubject> : Conformance<TSubject> where 
             c.Done();
         }).Start64();
         RunToDone(guest);
-        Assert.Equal([3, 2, 1], new[] { guest.Read<byte>(GuestLayout.Data + 6), guest.Read<byte>(GuestLayout.Data + 7), guest.Read<byte>(GuestLayout.Data + 8) });
+        Assert.Equal([3, 2, 1], new[] { guest.Read<byte>(GuestLayout.Data + 6), guest.Read<byte>(GuestLayout.Data + 7),
+            guest.Read<byte>(GuestLayout.Data + 8) });
     }
 
     [SkippableFact]

@@ -15,7 +15,8 @@ public abstract class PrivilegeConformance<TSubject> : Conformance<TSubject> whe
     private const uint UserFlags = 0x202; // IF
     private const uint Star = 0xC000_0081, Lstar = 0xC000_0082, SyscallMask = 0xC000_0084;
 
-    /// <summary>A guest that goes to ring 3 by IRETQ and there runs <paramref name="user"/>, after <paramref name="before"/> in ring 0.</summary>
+    /// <summary>A guest that goes to ring 3 by IRETQ and there runs <paramref name="user"/>, after <paramref name="before"/> in ring
+    /// 0.</summary>
     private TinyGuest UserGuest(Action<Assembler> user, Action<Assembler>? before = null, uint flags = UserFlags, int bitness = 64)
     {
         Needs("ring3");
@@ -150,7 +151,8 @@ public abstract class PrivilegeConformance<TSubject> : Conformance<TSubject> whe
     {
         foreach (var act in new Action<Assembler>[]
         {
-            c => c.hlt(), c => c.mov(rax, cr0), c => c.mov(cr3, rax), c => c.wrmsr(), c => c.rdmsr(), c => c.lgdt(__[rsp - 16]), c => c.invlpg(__byte_ptr[rsp]),
+            c => c.hlt(), c => c.mov(rax, cr0), c => c.mov(cr3, rax), c => c.wrmsr(), c => c.rdmsr(), c => c.lgdt(__[rsp - 16]), c =>
+                c.invlpg(__byte_ptr[rsp]),
             c => c.clts(), c => c.wbinvd(), c => c.mov(rax, dr7), c => c.ltr(ax), c => c.lmsw(ax),
         })
         {
@@ -353,7 +355,8 @@ public abstract class PrivilegeConformance<TSubject> : Conformance<TSubject> whe
         });
         guest.Start64();
         // SYSEXIT to 64-bit code: CS is SYSENTER_CS + 32 (SDM Vol. 2 SYSEXIT).
-        Assert.Equal([GuestLayout.TrapStack, GuestLayout.KernelCode, (GuestLayout.KernelCode + 32UL) | 3, UserStack], RunToDone(guest).Reports);
+        Assert.Equal([GuestLayout.TrapStack, GuestLayout.KernelCode, (GuestLayout.KernelCode + 32UL) | 3, UserStack],
+            RunToDone(guest).Reports);
     }
 
     [SkippableFact]

@@ -9,7 +9,8 @@ namespace ActorVmm.Hypervisor.Tests;
 public abstract class SmpConformance<TSubject> : Conformance<TSubject> where TSubject : IConformanceSubject, new()
 {
     private const ulong Apic = GuestLayout.LocalApic;
-    private const ulong Trampoline = 0x8000, LongMode = GuestLayout.Free, Counter = GuestLayout.Data, Arrived = GuestLayout.Data + 0x40, Flag = GuestLayout.Data + 0x80;
+    private const ulong Trampoline = 0x8000, LongMode = GuestLayout.Free, Counter = GuestLayout.Data, Arrived = GuestLayout.Data + 0x40,
+        Flag = GuestLayout.Data + 0x80;
 
     /// <summary>INIT, then twice SIPI, to all other vCPUs (Intel MP specification §B.4).</summary>
     private static void StartOthers(Assembler c)

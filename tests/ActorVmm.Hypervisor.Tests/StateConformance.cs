@@ -174,8 +174,10 @@ public abstract class StateConformance<TSubject> : Conformance<TSubject> where T
         Assert.Equal(first.ClockNanoseconds, second.ClockNanoseconds);
         Assert.Equal(first.Vcpus[0].General, second.Vcpus[0].General);
         Assert.Equal(first.Vcpus[0].Special, second.Vcpus[0].Special);
-        Assert.Equal(first.Chips["ioapic"], second.Chips["ioapic"]);
-        Assert.Equal(first.Chips["pic0"], second.Chips["pic0"]);
+        Assert.Equal(first.Chips.Keys, second.Chips.Keys);
+        // Timers may have moved on; the controllers have not.
+        foreach (var name in first.Chips.Keys.Where(name => name.Contains("pic", StringComparison.Ordinal)))
+            Assert.Equal(first.Chips[name], second.Chips[name]);
     }
 
     [SkippableFact]
@@ -186,7 +188,8 @@ public abstract class StateConformance<TSubject> : Conformance<TSubject> where T
         var other = Guest(vcpus: 2);
         Assert.Contains("vCPU", Assert.Throws<HypervisorException>(() => other.Machine.Restore(saved)).Message, StringComparison.Ordinal);
         var strange = saved with { Chips = new Dictionary<string, byte[]>(saved.Chips, StringComparer.Ordinal) { ["warp-core"] = [1] } };
-        Assert.Contains("warp-core", Assert.Throws<HypervisorException>(() => guest.Machine.Restore(strange)).Message, StringComparison.Ordinal);
+        Assert.Contains("warp-core", Assert.Throws<HypervisorException>(() => guest.Machine.Restore(strange)).Message,
+            StringComparison.Ordinal);
         Assert.Throws<HypervisorException>(() => guest.Machine.Restore(saved with { Hypervisor = "other" }));
     }
 
@@ -250,7 +253,7 @@ public abstract class StateConformance<TSubject> : Conformance<TSubject> where T
         var vcpu = guest.Machine.Vcpus[0];
         using var seen = new SemaphoreSlim(0);
         var reported = 0;
-        var runner = new Thread(() =>
+        var running = Task.Factory.StartNew(() =>
         {
             while (reported < kicks)
             {
@@ -258,14 +261,13 @@ public abstract class StateConformance<TSubject> : Conformance<TSubject> where T
                 reported++;
                 seen.Release();
             }
-        }) { IsBackground = true };
-        runner.Start();
+        }, TaskCreationOptions.LongRunning);
         for (var i = 0; i < kicks; i++)
         {
             vcpu.Kick();
-            Assert.True(seen.Wait(TimeSpan.FromSeconds(20)), $"kick {i} was lost");
+            Assert.True(seen.Wait(TimeSpan.FromSeconds(20)), $"kick {i} was lost; {running.Exception}");
         }
-        Assert.True(runner.Join(TimeSpan.FromSeconds(20)));
+        Assert.True(running.Wait(TimeSpan.FromSeconds(20)));
         Assert.Equal(kicks, reported);
         Assert.Equal(0, seen.CurrentCount);
     }

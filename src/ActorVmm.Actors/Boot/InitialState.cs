@@ -15,6 +15,7 @@ public static class InitialState
     private const ulong Paging = 1UL << 31;
     private const ulong PhysicalAddressExtension = 1 << 5;
     private const ulong LongModeEnabledAndActive = (1 << 8) | (1 << 10);
+    private const uint MtrrDefaultType = 0x2FF;
     private const int LvtLint0 = 0x350;
     private const int LvtLint1 = 0x360;
 
@@ -64,6 +65,8 @@ public static class InitialState
             },
             Xsave = WithDefaultControlWords(reset.Xsave),
             Lapic = WithVirtualWire(reset.Lapic),
+            // MTRRs on, memory write-back, as firmware hands it over: with 0 Linux reports them disabled and gives up PAT.
+            Msrs = [.. reset.Msrs.Where(msr => msr.Index != MtrrDefaultType), new MsrValue(MtrrDefaultType, 0x806)],
             Events = new VcpuEvents(),
             Activity = VcpuActivity.Running,
         };

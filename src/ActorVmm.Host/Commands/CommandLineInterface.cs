@@ -68,6 +68,7 @@ internal sealed class CommandLineInterface
     private Command Run()
     {
         var file = new Argument<string?>("FILE") { Description = "A description: HOCON, or a Firecracker configuration (*.json).", Arity = ArgumentArity.ZeroOrOne };
+        RefuseOptions(file);
         var clock = ClockOption();
         var hypervisor = HypervisorOption(standard: null);
         var set = SetOption();
@@ -96,6 +97,7 @@ internal sealed class CommandLineInterface
     private Command Check()
     {
         var file = new Argument<string>("FILE") { Description = "A description: HOCON, or a Firecracker configuration (*.json)." };
+        RefuseOptions(file);
         var set = SetOption();
         var command = new Command("check", "Validates a description without starting anything.") { file, set };
         command.SetAction((parsed, _) => Task.FromResult(CheckFile(parsed.GetValue(file)!, parsed.GetValue(set) ?? [])));
@@ -153,6 +155,13 @@ internal sealed class CommandLineInterface
             _descriptors.Errors.WriteLine(error);
         return ExitCodes.BadDescription;
     }
+
+    // A mistyped option would be taken for the file. A file whose name begins so is written ./-name.
+    private static void RefuseOptions(Argument argument) => argument.Validators.Add(result =>
+    {
+        if (result.Tokens is [{ Value: ['-', _, ..] word }])
+            result.AddError($"Unrecognized option '{word}'.");
+    });
 
     private static ClockMode? ClockOf(string? word) => word switch { "virtual" => ClockMode.Virtual, "host" => ClockMode.Host, _ => null };
 

@@ -53,7 +53,7 @@ internal sealed class VmRunner(HostServices services, ConsoleDescriptors descrip
         if (script is not null)
             input.Feed(script);
 
-        using var run = new Run(description, interactive ? TerminalMode.Enter(descriptors.Input) : null, descriptors.Exit);
+        using var run = new Run(description, interactive ? TerminalMode.Enter(descriptors.Input) : null, descriptors);
         output.OnClosed(run.Stop);
         try
         {
@@ -143,13 +143,13 @@ internal sealed class VmRunner(HostServices services, ConsoleDescriptors descrip
         private readonly TerminalMode? _terminal;
         private readonly SignalGuard _signals;
         private readonly TaskCompletionSource _stopping = new(TaskCreationOptions.RunContinuationsAsynchronously);
-        private readonly Action<int> _exit;
+        private readonly ConsoleDescriptors _descriptors;
         private IVmHandle? _vm;
 
-        public Run(VmDescription description, TerminalMode? terminal, Action<int> exit)
+        public Run(VmDescription description, TerminalMode? terminal, ConsoleDescriptors descriptors)
         {
-            (Name, _terminal, _exit) = (description.Name, terminal, exit);
-            _signals = new SignalGuard(terminal, OnSignal, exit);
+            (Name, _terminal, _descriptors) = (description.Name, terminal, descriptors);
+            _signals = new SignalGuard(terminal, OnSignal, descriptors.Exit);
         }
 
         public string Name { get; }
@@ -175,7 +175,8 @@ internal sealed class VmRunner(HostServices services, ConsoleDescriptors descrip
             {
                 // Nothing runs yet, and building may take a while: end now.
                 _terminal?.Dispose();
-                _exit(_signals.ExitStatus ?? ExitCodes.Failure);
+                _descriptors.Errors.WriteLine("stopped: requested");
+                _descriptors.Exit(_signals.ExitStatus ?? ExitCodes.Failure);
             }
             Stop();
         }

@@ -23,8 +23,10 @@ internal static class HostFacts
                     ? "the processor offers none: this host is itself a virtual machine without nested virtualization"
                     : "the processor offers none: enable VT-x or AMD-V in the firmware")),
             new("nesting", true, virtualized ? $"this host is a virtual machine; {NestedSetting()}" : "this host is not a virtual machine"),
-            Device("/dev/kvm", "load kvm_intel or kvm_amd, or use --hypervisor soft", "add the user to the group that owns it (usually kvm)"),
-            Device("/dev/net/tun", "load the module tun; without it there is no network device", "run as root, or give the user a tap device of its own"),
+            Device("/dev/kvm", "load kvm_intel or kvm_amd, or use --hypervisor soft",
+                "add the user to the group that owns it (usually kvm)"),
+            Device("/dev/net/tun", "load the module tun; without it there is no network device",
+                "run as root, or give the user a tap device of its own"),
         ];
     }
 
@@ -74,7 +76,7 @@ internal static class HostFacts
         return "";
     }
 
-    private static IEnumerable<string> ReadLines(string path)
+    private static string[] ReadLines(string path)
     {
         try
         {

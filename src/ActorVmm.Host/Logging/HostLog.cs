@@ -38,7 +38,7 @@ internal static class HostLog
         {
             configuration.WriteTo.File(
                 path, level, fileSizeLimitBytes: null, retainedFileCountLimit: null,
-                outputTemplate: "{Timestamp:yyyy-MM-ddTHH:mm:ss.fffffffff} [{Vm}" + (vm.ShowLevel ? ":{Level}" : "")
+                outputTemplate: "{Timestamp:yyyy-MM-ddTHH:mm:ss.fffffff} [{Vm}" + (vm.ShowLevel ? ":{Level}" : "")
                     + "] {ActorPath}{Message:lj}{NewLine}{Exception}");
         }
         return configuration.CreateLogger();

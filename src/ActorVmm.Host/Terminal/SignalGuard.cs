@@ -57,12 +57,15 @@ internal sealed class SignalGuard : IDisposable
     {
         context.Cancel = true;
         _terminal!.Suspend();
-        // Stops every thread here; the next line runs after SIGCONT.
+        // Raw mode comes back with SIGCONT and not here: this thread may run on for a moment before the stop takes hold.
         _ = Libc.Kill(Environment.ProcessId, Libc.StopSignal);
-        _terminal.Resume();
     }
 
-    private void OnContinue(PosixSignalContext context) => _terminal!.Resume();
+    private void OnContinue(PosixSignalContext context)
+    {
+        context.Cancel = true; // .NET's own answer is to put back the settings from before, over ours
+        _terminal!.Resume();
+    }
 
     private void OnCrash(object sender, UnhandledExceptionEventArgs args) => _terminal?.Dispose();
 

@@ -1,3 +1,5 @@
+using System.Runtime.InteropServices;
+
 namespace ActorVmm.Host.Terminal;
 
 /// <summary>
@@ -19,6 +21,9 @@ internal sealed class TerminalMode : IDisposable
     /// <summary>Puts a terminal into raw mode; null where the descriptor is no terminal.</summary>
     public static TerminalMode? Enter(int fd)
     {
+        // .NET notes the terminal's settings with the first signal registration, and puts those back when the process ends after a SIGCONT:
+        // they have to be the ones from before.
+        PosixSignalRegistration.Create(PosixSignal.SIGHUP, _ => { }).Dispose();
         if (!Libc.IsTerminal(fd) || Libc.GetAttributes(fd, out var before) != 0)
             return null;
         var mode = new TerminalMode(fd, before);

@@ -18,7 +18,8 @@ internal static unsafe class KickSignal
     [ThreadStatic] private static int t_thread;
     [ThreadStatic] private static ulong t_runMask;
 
-    // A kick may race with the end of its thread, and the number be given to a thread that does not block the signal. Ignored there, it does
+    // A kick may race with the end of its thread, and the number be given to a thread that does not block the signal. Ignored there, it
+    // does
     // no harm; a thread that blocks it still gets it, because the kernel never ignores a blocked signal.
     private static readonly nint s_previous = Libc.Signal(Number, SIG_IGN);
 
@@ -29,7 +30,8 @@ internal static unsafe class KickSignal
         return t_thread;
     }
 
-    /// <summary>The signals blocked inside KVM_RUN on this thread: the thread's own, without the kick. As the kernel's 8-byte set.</summary>
+    /// <summary>The signals blocked inside KVM_RUN on this thread: the thread's own, without the kick. As the kernel's 8-byte
+    /// set.</summary>
     public static ulong RunMask => t_runMask;
 
     /// <summary>Sends the signal. A thread that has ended is no error.</summary>

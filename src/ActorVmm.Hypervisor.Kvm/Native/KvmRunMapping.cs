@@ -18,7 +18,8 @@ internal sealed unsafe class KvmRunMapping : SafeHandle
     public static KvmRunMapping Map(KvmFile vcpu, int length)
     {
         var address = Syscall.mmap(0, (ulong)length, MmapProts.PROT_READ | MmapProts.PROT_WRITE, MmapFlags.MAP_SHARED, vcpu.Fd, 0);
-        return address != -1 ? new KvmRunMapping(address, length) : throw KvmError.Of("mmap of kvm_run", NativeConvert.FromErrno(Stdlib.GetLastError()));
+        return address != -1 ? new KvmRunMapping(address, length) : throw KvmError.Of("mmap of kvm_run",
+            NativeConvert.FromErrno(Stdlib.GetLastError()));
     }
 
     public override bool IsInvalid => handle == -1;
@@ -26,7 +27,8 @@ internal sealed unsafe class KvmRunMapping : SafeHandle
     /// <summary>First byte; valid until disposal.</summary>
     public byte* Base => (byte*)handle;
 
-    /// <summary>Reads a field of the page. <paramref name="offset"/> is a constant of <see cref="RunPage"/> or comes from the kernel.</summary>
+    /// <summary>Reads a field of the page. <paramref name="offset"/> is a constant of <see cref="RunPage"/> or comes from the
+    /// kernel.</summary>
     public ref T Field<T>(int offset) where T : unmanaged
     {
         if ((uint)offset > (uint)(_length - sizeof(T))) throw new ArgumentOutOfRangeException(nameof(offset));

@@ -2,7 +2,8 @@ using System.Runtime.InteropServices;
 
 namespace ActorVmm.Hypervisor.Kvm.Native;
 
-/// <summary>The system calls that the base library and Mono.Posix lack. None suppresses the GC transition: KVM_RUN may stay for hours.</summary>
+/// <summary>The system calls that the base library and Mono.Posix lack. None suppresses the GC transition: KVM_RUN may stay for
+/// hours.</summary>
 internal static unsafe partial class Libc
 {
     public const int EINTR = 4, EAGAIN = 11, ENOMEM = 12, EACCES = 13, EFAULT = 14, EBUSY = 16, EEXIST = 17, ENODEV = 19, EINVAL = 22,

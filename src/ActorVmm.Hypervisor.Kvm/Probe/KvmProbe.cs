@@ -65,21 +65,27 @@ internal sealed class KvmProbe
 
     private void Guests()
     {
-        Try("ring3", "IRET to ring 3 and an exception back", ProbePrograms.Ring3, values => values is [0x1234, _, ProbeGuest.UserCode64 | 3]);
-        Try("ring3-selectors", "ring 3 sees the guest's selectors", ProbePrograms.Ring3Selectors, values => values is [ProbeGuest.UserCode64 | 3, ProbeGuest.UserData | 3, _]);
+        Try("ring3", "IRET to ring 3 and an exception back", ProbePrograms.Ring3, values => values is [0x1234, _,
+            ProbeGuest.UserCode64 | 3]);
+        Try("ring3-selectors", "ring 3 sees the guest's selectors", ProbePrograms.Ring3Selectors, values =>
+            values is [ProbeGuest.UserCode64 | 3, ProbeGuest.UserData | 3, _]);
         Try("ring3-io", "ports in ring 3 with IOPL 3", ProbePrograms.Ring3Ports, values => values is [0x77]);
         Try("int-from-ring3", "INT 0x80 from ring 3 and back", ProbePrograms.Ring3SoftwareInterrupt, values => values is [0x11, 0x22, _],
             values => values is [0, 0, _] ? "INT raised an invalid opcode" : "its handler was not reached");
         Try("syscall", "SYSCALL to ring 0 and SYSRET back", ProbePrograms.Syscall,
             values => values is [ProbeGuest.KernelCode, ProbeGuest.UserCode64 | 3, ProbeGuest.UserCode64 | 3],
-            values => values is [var code and not 0, ..] ? $"the handler ran with CS 0x{code:x} (ring {code & 3}) instead of 0x{ProbeGuest.KernelCode:x}" : "the handler was not reached");
-        Try("sysenter", "SYSENTER to ring 0 (Intel; AMD has none in 64-bit mode)", ProbePrograms.Sysenter, values => values is [ProbeGuest.KernelCode]);
+            values => values is [var code and not 0, ..]
+                ? $"the handler ran with CS 0x{code:x} (ring {code & 3}) instead of 0x{ProbeGuest.KernelCode:x}"
+                    : "the handler was not reached");
+        Try("sysenter", "SYSENTER to ring 0 (Intel; AMD has none in 64-bit mode)", ProbePrograms.Sysenter, values =>
+            values is [ProbeGuest.KernelCode]);
         Try("int3", "INT3 in ring 0", ProbePrograms.Int3, values => values is [1]);
         Try("cmpxchg16b", "CMPXCHG16B", ProbePrograms.CompareExchange16, values => values is [0x1234]);
         Try("popcnt", "POPCNT", ProbePrograms.PopulationCount, values => values is [8]);
         Try("sse", "SSE2 in ring 0", ProbePrograms.Sse, values => values is [0xAA]);
         Try("movbe", "MOVBE", ProbePrograms.MoveBigEndian, values => values is [0x4030201]);
-        Try("tsc-write", "a written time stamp counter is what is read", ProbePrograms.SetTimeStamp, values => values is [>= 0x1000 and < 0x1010]);
+        Try("tsc-write", "a written time stamp counter is what is read", ProbePrograms.SetTimeStamp, values =>
+            values is [>= 0x1000 and < 0x1010]);
         TryCpuidMask();
         Try("timer", "LAPIC timer wakes HLT", ProbePrograms.TimerInterrupt, values => values is [0x40]);
         Try("prompt-interrupts", "a waiting interrupt comes right after STI", ProbePrograms.PromptInterrupt, values => values is [0x43],
@@ -98,11 +104,12 @@ internal sealed class KvmProbe
         var broken = _items.Where(item => !item.Works && s_needed.Contains(item.Name)).Select(item => item.Name).ToArray();
         return broken.Length == 0
             ? new ProbeReport(_hypervisor.Name, true, _items, "KVM works: every check that Linux needs passed")
-            : new ProbeReport(_hypervisor.Name, false, _items,
-                $"KVM is present but cannot run Linux user space ({string.Join(", ", broken)}): use --hypervisor soft, or a host with hardware virtualization");
+            : new ProbeReport(_hypervisor.Name, false, _items, $"KVM is present but cannot run Linux user space ({string.Join(", ", broken)}): "
+                + "use --hypervisor soft, or a host with hardware virtualization");
     }
 
-    private void Try(string name, string what, Action<ProbeGuest> prepare, Func<IReadOnlyList<uint>, bool> expected, Func<IReadOnlyList<uint>, string>? wrong = null, int vcpus = 1)
+    private void Try(string name, string what, Action<ProbeGuest> prepare, Func<IReadOnlyList<uint>, bool> expected,
+        Func<IReadOnlyList<uint>, string>? wrong = null, int vcpus = 1)
     {
         Add(name, vcpus, guest =>
         {
@@ -120,14 +127,17 @@ internal sealed class KvmProbe
         const string name = "cpuid-mask";
         try
         {
-            var masked = new KvmHypervisor(new KvmCpuTemplate { Cpuid = [new CpuidModifier(1, 0, CpuidRegister.Ecx, new BitPattern(popcnt, 0))] });
+            var masked = new KvmHypervisor(new KvmCpuTemplate { Cpuid = [new CpuidModifier(1, 0, CpuidRegister.Ecx, new BitPattern(popcnt,
+                0))] });
             using var guest = new ProbeGuest(masked);
             ProbePrograms.CpuidInBothRings(guest);
             var run = guest.Run();
-            if (run.Values is not [var ring0, var ring3, ..]) { _items.Add(new ProbeItem(name, false, run.Failure ?? "no result")); return; }
+            if (run.Values is not [var ring0, var ring3, ..]) { _items.Add(new ProbeItem(name, false, run.Failure
+                ?? "no result")); return; }
             var works = ((ring0 | ring3) & popcnt) == 0;
             var where = (ring0 & popcnt) != 0 ? "ring 0" : "ring 3";
-            _items.Add(new ProbeItem(name, works, works ? "a cleared CPUID bit is cleared for the guest" : $"a cleared CPUID bit is still seen in {where}"));
+            _items.Add(new ProbeItem(name, works, works ? "a cleared CPUID bit is cleared for the guest"
+                : $"a cleared CPUID bit is still seen in {where}"));
         }
         catch (HypervisorException refused)
         {
@@ -144,7 +154,8 @@ internal sealed class KvmProbe
         ProbePrograms.Doorbell(guest, address);
         var run = guest.Run();
         var rung = ((KvmDoorbell)doorbell).TakeCount();
-        return new ProbeItem("ioeventfd", run.Done && rung == 1 && exits == 0, run.Failure ?? $"a store rang {rung} times and left the guest {exits} times");
+        return new ProbeItem("ioeventfd", run.Done && rung == 1 && exits == 0, run.Failure
+            ?? $"a store rang {rung} times and left the guest {exits} times");
     });
 
     private void TryInterruptEvent() => Add("irqfd", 1, guest =>
@@ -175,7 +186,8 @@ internal sealed class KvmProbe
         var perSecond = 2 * rounds / run.Elapsed.TotalSeconds;
         var native = perSecond >= NativeInstructionsPerSecond;
         return new ProbeItem(name, native || !mustBeNative,
-            string.Create(CultureInfo.InvariantCulture, $"{perSecond / 1e6:0.0} million instructions per second ({(native ? "native" : "interpreted")})"));
+            string.Create(CultureInfo.InvariantCulture,
+                $"{perSecond / 1e6:0.0} million instructions per second ({(native ? "native" : "interpreted")})"));
     });
 
     private void MeasureExit() => Add("exit-cost", 1, guest =>
@@ -183,7 +195,8 @@ internal sealed class KvmProbe
         const uint exits = 3000;
         ProbePrograms.Exits(guest, exits);
         var run = guest.Run();
-        return new ProbeItem("exit-cost", run.Done, run.Failure ?? string.Create(CultureInfo.InvariantCulture, $"{run.Elapsed.TotalMicroseconds / exits:0.0} us per port write"));
+        return new ProbeItem("exit-cost", run.Done, run.Failure ?? string.Create(CultureInfo.InvariantCulture,
+            $"{run.Elapsed.TotalMicroseconds / exits:0.0} us per port write"));
     });
 
     private void Add(string name, int vcpus, Func<ProbeGuest, ProbeItem> look)

@@ -18,7 +18,8 @@ internal sealed record ProbeRun(bool Done, IReadOnlyList<uint> Values, TimeSpan 
 /// </summary>
 internal sealed class ProbeGuest : IDisposable
 {
-    public const ulong Program = 0x10000, UserCode = 0x20000, Handlers = 0x30000, Stack = 0x40000, TrapStack = 0x48000, UserStack = 0x50000, ApCode = 0x8000, Data = 0x60000;
+    public const ulong Program = 0x10000, UserCode = 0x20000, Handlers = 0x30000, Stack = 0x40000, TrapStack = 0x48000, UserStack = 0x50000,
+        ApCode = 0x8000, Data = 0x60000;
     public const ulong LocalApic = 0xFEE0_0000;
     public const ushort KernelCode = 0x08, KernelData = 0x10, TaskState = 0x18, UserCode32 = 0x28, UserData = 0x30, UserCode64 = 0x38;
     public const byte ReportPort = 0xF4, DonePort = 0xF5, FaultPort = 0xFA, IdlePort = 0xFC;
@@ -63,8 +64,6 @@ internal sealed class ProbeGuest : IDisposable
         _memory.TryWrite(at, (target & 0xFFFF) | ((ulong)KernelCode << 16) | ((0x8EUL | ((ulong)dpl << 5)) << 40) | ((target >> 16 & 0xFFFF) << 48));
     }
 
-    public uint ReadData() => _memory.TryRead(new GuestAddress(Data), out uint value) ? value : 0;
-
     /// <summary>Runs vCPU 0 from <see cref="Program"/>; the others wait for its IPIs.</summary>
     public ProbeRun Run()
     {
@@ -77,7 +76,8 @@ internal sealed class ProbeGuest : IDisposable
             foreach (var vcpu in Machine.Vcpus) vcpu.Kick();
         }, null, Patience, Timeout.InfiniteTimeSpan);
 
-        var others = Machine.Vcpus.Skip(1).Select(vcpu => new Thread(() => RunOther(vcpu)) { IsBackground = true, Name = $"probe vCPU {vcpu.Id}" }).ToArray();
+        var others = Machine.Vcpus.Skip(1).Select(vcpu => new Thread(() => RunOther(vcpu)) { IsBackground = true,
+            Name = $"probe vCPU {vcpu.Id}" }).ToArray();
         foreach (var thread in others) thread.Start();
         var started = Stopwatch.GetTimestamp();
         ProbeRun? result = null;
@@ -153,7 +153,8 @@ internal sealed class ProbeGuest : IDisposable
     {
         ReadOnlySpan<ulong> gdt =
         [
-            0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00008B0000000000 | TssLimit | (Tss << 16), 0, 0x00CFFB000000FFFF, 0x00CFF3000000FFFF, 0x00AFFB000000FFFF,
+            0, 0x00AF9B000000FFFF, 0x00CF93000000FFFF, 0x00008B0000000000 | TssLimit | (Tss << 16), 0, 0x00CFFB000000FFFF,
+                0x00CFF3000000FFFF, 0x00AFFB000000FFFF,
         ];
         for (var i = 0; i < gdt.Length; i++) _memory.TryWrite(new GuestAddress(Gdt + ((ulong)i * 8)), gdt[i]);
         _memory.TryWrite(new GuestAddress(Tss + 4), TrapStack);
@@ -164,7 +165,8 @@ internal sealed class ProbeGuest : IDisposable
         for (ulong gib = 0; gib < 4; gib++)
         {
             _memory.TryWrite(new GuestAddress(0xA000 + (gib * 8)), (0xB000 + (gib * 0x1000)) | user);
-            for (ulong i = 0; i < 512; i++) _memory.TryWrite(new GuestAddress(0xB000 + (gib * 0x1000) + (i * 8)), (gib << 30) | (i << 21) | user | 0x80);
+            for (ulong i = 0; i < 512; i++) _memory.TryWrite(new GuestAddress(0xB000 + (gib * 0x1000) + (i * 8)),
+                (gib << 30) | (i << 21) | user | 0x80);
         }
         for (byte vector = 0; vector < 32; vector++)
         {

@@ -51,6 +51,8 @@ internal sealed unsafe partial class SoftCpu
         if (_logCount == 0) return;
         Execute();
         if (_s->Abort != Abort.None) Settle();
+        // An access that the rest of the instruction asked for was reported to nobody: it is described anew when the guest runs on.
+        _logWanted = false;
     }
 
     /// <summary>True with the answer where the access was made in an earlier try of the instruction; else describes the exit.</summary>

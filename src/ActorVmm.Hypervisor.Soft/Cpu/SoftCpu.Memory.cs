@@ -8,9 +8,10 @@ internal sealed unsafe partial class SoftCpu
     /// <summary>Loads 1 to 8 bytes at the current privilege.</summary>
     public ulong ReadSlow(Op* op, ulong address, int size, bool forWrite)
     {
+        if (!Aligned(address, size)) return Aborted(op);
         if ((address & 0xFFF) + (uint)size > 0x1000) return ReadCrossing(op, address, size, forWrite);
         var access = forWrite ? Access.Write : Access.Read;
-        if (!Walk(address, access, IsUser, out var translation)) return Aborted(op);
+        if (!Walk(address, access, IsUser, out var translation)) return Aborted(op, address);
         var host = _machine.Ram.Host(translation.Physical);
         if (host == null) return MmioRead(op, translation.Physical, size);
         Fill(IsUser, Access.Read, address, (ulong)host - address, translation);
@@ -20,6 +21,11 @@ internal sealed unsafe partial class SoftCpu
     /// <summary>Stores 1 to 8 bytes at the current privilege.</summary>
     public void WriteSlow(Op* op, ulong address, ulong value, int size)
     {
+        if (!Aligned(address, size))
+        {
+            Aborted(op);
+            return;
+        }
         if ((address & 0xFFF) + (uint)size > 0x1000)
         {
             WriteCrossing(op, address, value, size);
@@ -27,7 +33,7 @@ internal sealed unsafe partial class SoftCpu
         }
         if (!Walk(address, Access.Write, IsUser, out var translation))
         {
-            Aborted(op);
+            Aborted(op, address);
             return;
         }
         var host = _machine.Ram.Host(translation.Physical);
@@ -118,6 +124,16 @@ internal sealed unsafe partial class SoftCpu
         if (size is 1 or 2 or 4 or 8) Store(host, value, size);
         else for (var i = 0; i < size; i++) host[i] = (byte)(value >> (8 * i));
     }
+
+    /// <summary>As below; a non-canonical address of the stack raises #SS instead of #GP (SDM Vol. 3 §6.15, interrupt 12).</summary>
+    private ulong Aborted(Op* op, ulong address)
+    {
+        if (_s->ExceptionVector == Vector.Gp && IsStack(op, address)) _s->ExceptionVector = Vector.Ss;
+        return Aborted(op);
+    }
+
+    private bool IsStack(Op* op, ulong address) =>
+        op->Seg == CpuState.ZeroRegister && op->Base is 4 * 8 or 5 * 8 || (address - _s->Regs[4] + 8 <= 8 && op->Base == CpuState.ZeroRegister);
 
     private ulong Aborted(Op* op)
     {

@@ -21,7 +21,10 @@ internal sealed unsafe partial class SoftCpu
 
     private const int Slots = 6 * Mem.TlbSize;
 
-    // Six tables (supervisor read, write, code; user read, write, code), and beside each slot what flushing must know.
+    /// <summary>CR0.AM.</summary>
+    private const ulong AlignmentMask = 1 << 18;
+
+    // Six tables (supervisor read, write, code; user read, write, code), a seventh that stays empty, and beside each slot what flushing must know.
     private TlbEntry* _tlbs;
     private readonly byte[] _slotShift = new byte[Slots];
     private readonly byte[] _slotListed = new byte[Slots];
@@ -32,9 +35,9 @@ internal sealed unsafe partial class SoftCpu
 
     private void CreateTlbs()
     {
-        // SAFETY: six tables of TlbSize entries, freed in Dispose; every index is masked to TlbSize - 1.
-        _tlbs = (TlbEntry*)NativeMemory.AlignedAlloc((nuint)(Slots * sizeof(TlbEntry)), 64);
-        for (var i = 0; i < Slots; i++) _tlbs[i] = new TlbEntry { Tag = TlbEntry.Invalid };
+        // SAFETY: seven tables of TlbSize entries, freed in Dispose; every index is masked to TlbSize - 1.
+        _tlbs = (TlbEntry*)NativeMemory.AlignedAlloc((nuint)((Slots + Mem.TlbSize) * sizeof(TlbEntry)), 64);
+        for (var i = 0; i < Slots + Mem.TlbSize; i++) _tlbs[i] = new TlbEntry { Tag = TlbEntry.Invalid };
         SelectTlbs();
     }
 
@@ -44,7 +47,15 @@ internal sealed unsafe partial class SoftCpu
         _s->TlbRead = first;
         _s->TlbWrite = first + Mem.TlbSize;
         _s->TlbCode = first + 2 * Mem.TlbSize;
+        // With alignment checks on, every data access takes the slow path, which looks.
+        _checksAlignment = _s->Cpl == 3 && (_s->Cr0 & AlignmentMask) != 0 && (_s->SystemFlags & Flags.Ac) != 0;
+        if (_checksAlignment) _s->TlbRead = _s->TlbWrite = _tlbs + Slots;
     }
+
+    private bool _checksAlignment;
+
+    /// <summary>#AC for a misaligned access in ring 3 where CR0.AM and RFLAGS.AC ask for it (SDM Vol. 3 §6.15, interrupt 17).</summary>
+    private bool Aligned(ulong address, int size) => !_checksAlignment || (address & (uint)(size - 1)) == 0 || Fault(Vector.Ac, 0);
 
     /// <summary>Drops TLB entries; global ones only on request.</summary>
     public void FlushTlb(bool includeGlobal)

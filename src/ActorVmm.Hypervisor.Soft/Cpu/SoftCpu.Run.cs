@@ -308,6 +308,8 @@ internal sealed unsafe partial class SoftCpu
         }
         s->InterruptShadow = 0;
         s->Budget -= block->Count;
+        // Its end must not chain to the next block: what is kept for this instruction (access log, TF) would pass on to others.
+        if (alone) Volatile.Write(ref s->Attention, long.MinValue);
         _current = block;
         var op = Block.Ops(block);
         op->Fn(s, op);

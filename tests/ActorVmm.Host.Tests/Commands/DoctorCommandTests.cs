@@ -10,20 +10,24 @@ public class DoctorCommandTests
     private sealed class Probed(string name, bool usable) : IHypervisor
     {
         public string Name => name;
-        public ProbeReport Probe() => new(name, usable, [new ProbeItem("syscall", usable, usable ? "there and back" : "CS is wrong")], usable ? $"{name} works" : $"{name} is broken");
+        public ProbeReport Probe() => new(name, usable, [new ProbeItem("syscall", usable, usable ? "there and back" : "CS is wrong")],
+            usable ? $"{name} works" : $"{name} is broken");
         public IMachine CreateMachine(MachineOptions options) => throw new HypervisorException("not run here");
     }
 
     private sealed class NoHosts : IVmHostFactory
     {
-        public Actors.IVmHost Create(Akka.Configuration.Config settings, Serilog.ILogger log, bool verbose) => throw new HypervisorException("not run here");
+        public Actors.IVmHost Create(Akka.Configuration.Config settings, Serilog.ILogger log, bool verbose) =>
+            throw new HypervisorException("not run here");
     }
 
     private static (int Code, string Text) Run(bool kvm, bool soft, bool json)
     {
         using var output = new StringWriter();
-        var services = new HostServices(new HypervisorCatalog(("kvm", () => new Probed("kvm", kvm)), ("soft", () => new Probed("soft", soft))), new NoHosts());
-        var code = new DoctorCommand(services, output, () => [new ProbeItem("cpu", true, "2 x Test CPU"), new ProbeItem("/dev/net/tun", false, "missing: load it")]).Run(json);
+        var services = new HostServices(new HypervisorCatalog(("kvm", () => new Probed("kvm", kvm)), ("soft", () => new Probed("soft",
+            soft))), new NoHosts());
+        var code = new DoctorCommand(services, output, () => [new ProbeItem("cpu", true, "2 x Test CPU"), new ProbeItem("/dev/net/tun",
+            false, "missing: load it")]).Run(json);
         return (code, output.ToString());
     }
 
@@ -39,7 +43,8 @@ public class DoctorCommandTests
     }
 
     [Fact]
-    public void A_working_first_choice_is_chosen() => Assert.EndsWith("verdict: kvm chosen; next: ./actorvmm demo\n", Run(true, true, false).Text, StringComparison.Ordinal);
+    public void A_working_first_choice_is_chosen() => Assert.EndsWith("verdict: kvm chosen; next: ./actorvmm demo\n", Run(true, true,
+        false).Text, StringComparison.Ordinal);
 
     [Fact]
     public void No_hypervisor_at_all_is_a_failure()

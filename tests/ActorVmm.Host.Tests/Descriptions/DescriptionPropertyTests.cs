@@ -43,7 +43,7 @@ public sealed class DescriptionPropertyTests : IDisposable
 
     [Fact]
     public void Any_mixture_of_HOCONs_own_characters() =>
-        Gen.OneOfConst("{", "}", "[", "]", "\"", "\"\"\"", "=", ":", ",", ".", "\n", "#", "//", "\\", "$", "${", " ", "a", "kernel", "path", "vmlinuz", "null", "1", "+=", "include", "\0")
+        Any.Of("{", "}", "[", "]", "\"", "\"\"\"", "=", ":", ",", ".", "\n", "#", "//", "\\", "$", "${", " ", "a", "kernel", "path", "vmlinuz", "null", "1", "+=", "include", "\0")
             .Array[0, 40].Sample(parts => ValidOrNamed(Encoding.UTF8.GetBytes(string.Concat(parts)), json: false), iter: 20_000);
 
     private static readonly string[] Keys =
@@ -55,14 +55,14 @@ public sealed class DescriptionPropertyTests : IDisposable
     ];
 
     private static readonly Gen<string> Leaf = Gen.OneOf(
-        Gen.OneOfConst("null", "true", "false", "0", "1", "-1", "128", "1.5", "1e3", "18446744073709551616", "\"\"", "\"vmlinuz\"", "\"None\"", "\"\\ud800\"", "\"\\u0000\""),
+        Any.Of("null", "true", "false", "0", "1", "-1", "128", "1.5", "1e3", "18446744073709551616", "\"\"", "\"vmlinuz\"", "\"None\"", "\"\\ud800\"", "\"\\u0000\""),
         Gen.Int.Select(n => n.ToString()));
 
     private static Gen<string> Json(int depth)
     {
         if (depth == 0)
             return Leaf;
-        var members = Gen.Select(Gen.OneOfConst(Keys), Json(depth - 1), (key, value) => $"\"{key}\": {value}").Array[0, 8];
+        var members = Gen.Select(Any.Of(Keys), Json(depth - 1), (key, value) => $"\"{key}\": {value}").Array[0, 8];
         return Gen.OneOf(Leaf, members.Select(m => "{" + string.Join(", ", m) + "}"), Json(depth - 1).Array[0, 3].Select(i => "[" + string.Join(", ", i) + "]"));
     }
 
@@ -72,7 +72,7 @@ public sealed class DescriptionPropertyTests : IDisposable
 
     [Fact]
     public void Any_change_of_one_value_of_a_valid_file() =>
-        Gen.Select(Gen.OneOfConst(Keys), Json(2)).Sample((key, value) =>
+        Gen.Select(Any.Of(Keys), Json(2)).Sample((key, value) =>
         {
             var text = $$"""{ "boot-source": { "kernel_image_path": "vmlinuz", "{{key}}": {{value}} }, "drives": [], "{{key}}": {{value}} }""";
             ValidOrNamed(Encoding.UTF8.GetBytes(text), json: true);
@@ -80,6 +80,6 @@ public sealed class DescriptionPropertyTests : IDisposable
 
     [Fact]
     public void Any_override() =>
-        Gen.Select(Gen.OneOfConst(Keys).Array[0, 3], Gen.String).Sample((keys, value) =>
+        Gen.Select(Any.Of(Keys).Array[0, 3], Gen.String).Sample((keys, value) =>
             ValidOrNamed("""{ "boot-source": { "kernel_image_path": "vmlinuz" }, "drives": [] }"""u8.ToArray(), json: true, string.Join('.', keys) + "=" + value), iter: 5000);
 }

@@ -103,7 +103,8 @@ public sealed class FirecrackerDialectTests : IDisposable
         Assert.Equal(1, _here.Json(With(""" "serial": { "anything": 1 }, "x-comment": "mine", "x-comment": "twice" """)).Vcpus);
 
     [Theory]
-    [InlineData(""" "machine-config": { "vcpu_count": 1, "mem_size_mib": 1, "vcpus": 1 } """, "machine-config.vcpus", "did you mean")]
+    [InlineData(""" "machine-config": { "vcpu_count": 1, "mem_size_mib": 1, "vcpus": 1 } """, "machine-config.vcpus", "unknown key")]
+    [InlineData(""" "machine-config": { "vcpu_count": 1, "mem_size_mib": 1, "vcpu-cout": 1 } """, "machine-config.vcpu-cout", "did you mean vcpu_count?")]
     [InlineData(""" "logger": { "loglevel": "Info" } """, "logger.loglevel", "unknown key")]
     [InlineData(""" "vsock": { "guest_cid": 3, "uds_path": "x", "y": 1 } """, "vsock.y", "unknown key")]
     [InlineData(""" "balloon": { "amount_mib": 1, "deflate_on_oom": true, "y": 1 } """, "balloon.y", "unknown key")]

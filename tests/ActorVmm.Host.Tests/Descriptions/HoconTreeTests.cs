@@ -36,7 +36,7 @@ public sealed class HoconTreeTests
     [InlineData("a = {", 1, 6, "is not closed"), InlineData("a {\n b = 1\n", 3, 1, "the '{' of line 1 is not closed")]
     [InlineData("a = [1, 2", 1, 10, "the '[' of line 1 is not closed"), InlineData("a = \"x", 1, 5, "a string is not closed")]
     [InlineData("a = \"\"\"x", 1, 5, "a triple-quoted string is not closed"), InlineData("a = 1 }\nb = 2", 1, 7, "'}' where a comma")]
-    [InlineData("a =", 1, 4, "a value is missing"), InlineData("a = # c\nb", 2, 2, "where")]
+    [InlineData("a =", 1, 4, "a value is missing")]
     [InlineData("a", 1, 1, "key 'a' has no value"), InlineData("= 1", 1, 1, "'=' where a key was expected"), InlineData("a. = 1", 1, 4, "where a key was expected")]
     [InlineData("a = ${a}", 1, 5, "substitutions"), InlineData("a = x${?HOME}", 1, 6, "substitutions"), InlineData("include \"b\"", 1, 1, "'include' is not supported")]
     [InlineData("a += 1", 1, 1, "'+=' is not supported"), InlineData("a = \"\\q\"", 1, 7, "an escape"), InlineData("a = x=y", 1, 6, "put the value in double quotes")]
@@ -44,10 +44,8 @@ public sealed class HoconTreeTests
     public void Malformed_text_is_refused_with_line_and_column(string text, int line, int column, string reason)
     {
         var error = Error(text);
-        if (!text.Contains("# c", StringComparison.Ordinal))
-            Assert.StartsWith($"t:{line}:{column}: not HOCON: ", error, StringComparison.Ordinal);
-        if (!text.Contains("# c", StringComparison.Ordinal))
-            Assert.Contains(reason, error, StringComparison.Ordinal);
+        Assert.StartsWith($"t:{line}:{column}: not HOCON: ", error, StringComparison.Ordinal);
+        Assert.Contains(reason, error, StringComparison.Ordinal);
     }
 
     [Theory]
@@ -58,18 +56,18 @@ public sealed class HoconTreeTests
         Assert.Contains("not HOCON", Error(deep), StringComparison.Ordinal);
     }
 
-    private static readonly Gen<string> Word = Gen.OneOfConst("a", "b", "key-1", "x_y", "\"q.r\"");
-    private static readonly Gen<string> Scalar = Gen.OneOfConst("1", "true", "text", "two words", "\"quo,ted\"", "0x10", "/a/b", "\"\"", "1.5");
-    private static readonly Gen<string> Space = Gen.OneOfConst("", " ", "\n", " # note\n", "\t", " // note\n\n");
+    private static readonly Gen<string> Word = Any.Of("a", "b.c", "key-", "x_y");
+    private static readonly Gen<string> Scalar = Any.Of("1", "true", "text", "two words", "\"quo,ted\"", "0x10", "/a/b", "\"\"", "1.5");
+    private static readonly Gen<string> Space = Any.Of("", " ", "\n", " # note\n", "\t", " // note\n\n");
 
     private static Gen<string> Document(int depth)
     {
         var value = depth == 0
             ? Scalar
-            : Gen.OneOf(Scalar, Document(depth - 1).Select(inner => "{" + inner + "\n}"), Scalar.Array[0, 3].Select(items => "[" + string.Join(", ", items) + "]"));
-        var path = Word.Array[1, 2].Select(words => string.Join('.', words));
-        var field = Gen.Select(Space, path, Gen.OneOfConst("=", ":", " = "), value, (space, key, equals, text) => space + key + equals + text);
-        return field.Array[0, 4].Select(fields => string.Join("\n", fields));
+            : Gen.OneOf(Scalar, Document(depth - 1).Select(inner => "{" + inner + "\n}"), Scalar.Array[1, 3].Select(items => "[" + string.Join(", ", items) + "]"));
+        // Keys differ by position: how doubled keys merge is not what is compared here.
+        var field = Gen.Select(Space, Word, Any.Of("=", ":", " = "), value, (space, key, equals, text) => (Before: space + key, After: equals + text));
+        return field.Array[0, 4].Select(fields => string.Join("\n", fields.Select((part, n) => part.Before + n + part.After)));
     }
 
     [Fact]

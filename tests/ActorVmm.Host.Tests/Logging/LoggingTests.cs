@@ -73,7 +73,8 @@ public sealed class LoggingTests : IDisposable
     {
         public NamedParent(string[] names) => Receive<string>(text =>
         {
-            var child = names.Length == 0 ? Context.ActorOf(Props.Create<Complainer>(), "blk0") : Context.ActorOf(Props.Create(() => new NamedParent(names[1..])), names[0]);
+            var rest = names.Skip(1).ToArray();
+            var child = names.Length == 0 ? Context.ActorOf(Props.Create<Complainer>(), "blk0") : Context.ActorOf(Props.Create(() => new NamedParent(rest)), names[0]);
             child.Tell(text);
         });
     }

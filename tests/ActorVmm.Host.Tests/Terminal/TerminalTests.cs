@@ -124,11 +124,11 @@ public sealed class TerminalTests : IDisposable
     }
 
     [Theory]
-    [InlineData("</dev/null", "\x04"), InlineData("<script", "last line\n\x04")]
+    [InlineData("</dev/null", "\x04"), InlineData("<script", "line\n\x04")]
     public void At_the_end_of_a_script_the_guest_gets_the_line_end_that_was_missing_and_Ctrl_D(string input, string expected)
     {
         using var here = new TemporaryDirectory();
-        here.Write("script", "last line");
+        here.Write("script", "line");
         using var program = PseudoTerminal.Launch($"{input.Replace("script", here.Path + "/script", StringComparison.Ordinal)} >{here.Path}/out 2>/dev/null", "run");
 
         Assert.True(program.WaitForExit(TimeSpan.FromSeconds(60)));
@@ -144,7 +144,7 @@ public sealed class TerminalTests : IDisposable
         Process.Start("mkfifo", [fifo])!.WaitForExit();
         // The writer keeps standard input open, so that only the closed output can end the run.
         using var program = Process.Start(new ProcessStartInfo("/bin/sh", ["-c",
-            $"exec 3<>{fifo}; echo abc >&3; \"$0\" \"$1\" run <&3 2>{here.Path}/err | true; sleep 0; exit 0", "dotnet", typeof(TerminalTests).Assembly.Location]))!;
+            $"exec 3<>{fifo}; echo abd >&3; \"$0\" \"$1\" run <&3 2>{here.Path}/err | true; sleep 0; exit 0", "dotnet", typeof(TerminalTests).Assembly.Location]))!;
 
         Assert.True(program.WaitForExit(TimeSpan.FromSeconds(60)));
         Assert.Equal("stopped: requested\n", File.ReadAllText(Path.Combine(here.Path, "err")));

@@ -13,6 +13,7 @@ public interface IConformanceSubject
     /// <summary>Why the probe says that <paramref name="feature"/> does not work on this host, or null.</summary>
     string? WhyNot(string feature);
 
-    /// <summary>The words of a run that ended because the host's hypervisor itself says that it cannot go on, or null where that is a failure of ours.</summary>
+    /// <summary>The words of a run that ended because the host's hypervisor itself says that it cannot go on, or null where that is a
+    /// failure of ours.</summary>
     string? Excuse(GuestRun run);
 }

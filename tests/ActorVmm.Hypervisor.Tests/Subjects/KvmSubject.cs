@@ -10,7 +10,8 @@ public sealed class KvmSubject : IConformanceSubject
 
     public IHypervisor Hypervisor { get; } = new KvmHypervisor();
 
-    public string? WhyNotAtAll => s_report.Value.Items.FirstOrDefault(item => item.Name == "machine") is { Works: true } ? null : s_report.Value.Verdict;
+    public string? WhyNotAtAll => s_report.Value.Items.FirstOrDefault(item => item.Name == "machine") is { Works: true } ? null
+        : s_report.Value.Verdict;
 
     public string? WhyNot(string feature)
     {

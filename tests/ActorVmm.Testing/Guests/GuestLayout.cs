@@ -32,7 +32,8 @@ public static class GuestLayout
     /// <summary>Linear addresses from here are mapped by the test itself (its own PML4 entry).</summary>
     public const ulong MappedArea = 0x80_0000_0000;
 
-    public const ushort KernelCode = 0x08, KernelData = 0x10, TaskState = 0x18, KernelCode32 = 0x28, UserCode32 = 0x30, UserData = 0x38, UserCode = 0x40,
+    public const ushort KernelCode = 0x08, KernelData = 0x10, TaskState = 0x18, KernelCode32 = 0x28, UserCode32 = 0x30, UserData = 0x38,
+        UserCode = 0x40,
         AbsentCode = 0x48, AbsentData = 0x50, KernelCode16 = 0x58, KernelData16 = 0x60, ReadOnlyData = 0x68, FirstFree = 0x70;
 
     public const ushort GdtLimit = 0xFF;

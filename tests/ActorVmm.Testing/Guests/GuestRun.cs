@@ -41,7 +41,8 @@ public sealed class GuestRun
         _faultWords.Add(word);
         if (_faultWords.Count < 11) return null;
         var w = _faultWords;
-        var fault = new GuestFault(vcpu, (byte)w[0], w[1], w[2] | ((ulong)w[3] << 32), (ushort)w[4], w[5] | ((ulong)w[6] << 32), w[7] | ((ulong)w[8] << 32),
+        var fault = new GuestFault(vcpu, (byte)w[0], w[1], w[2] | ((ulong)w[3] << 32), (ushort)w[4], w[5] | ((ulong)w[6] << 32),
+            w[7] | ((ulong)w[8] << 32),
             w[9] | ((ulong)w[10] << 32));
         w.Clear();
         Faults.Add(fault);

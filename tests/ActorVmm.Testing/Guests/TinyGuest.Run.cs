@@ -20,8 +20,10 @@ public sealed partial class TinyGuest
         var run = new GuestRun();
         var ended = false;
         // Cancel a pending kick of an earlier run's end.
-        using var net = new Timer(_ => { End(0, GuestEnd.TimedOut, "the safety net's time is over"); }, null, SafetyNet, Timeout.InfiniteTimeSpan);
-        var threads = Machine.Vcpus.Select(vcpu => new Thread(() => RunVcpu(vcpu)) { IsBackground = true, Name = $"tiny guest {vcpu.Id}" }).ToArray();
+        using var net = new Timer(_ => { End(0, GuestEnd.TimedOut, "the safety net's time is over"); }, null, SafetyNet,
+            Timeout.InfiniteTimeSpan);
+        var threads = Machine.Vcpus.Select(vcpu => new Thread(() => RunVcpu(vcpu)) { IsBackground = true,
+            Name = $"tiny guest {vcpu.Id}" }).ToArray();
         foreach (var thread in threads) thread.Start();
         foreach (var thread in threads) thread.Join();
         return run;

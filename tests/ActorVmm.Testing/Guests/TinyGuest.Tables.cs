@@ -29,7 +29,8 @@ public sealed partial class TinyGuest
     /// <summary>Sets a descriptor of the GDT.</summary>
     public void SetDescriptor(ushort selector, ulong descriptor) => Write(GuestLayout.Gdt + (ulong)(selector & ~7), descriptor);
 
-    /// <summary>Maps the page at linear <paramref name="at"/> (of <see cref="GuestLayout.MappedArea"/>) and returns the address of its entry.</summary>
+    /// <summary>Maps the page at linear <paramref name="at"/> (of <see cref="GuestLayout.MappedArea"/>) and returns the address of its
+    /// entry.</summary>
     /// <param name="size">4 KiB, 2 MiB or 1 GiB.</param>
     public ulong Map(ulong at, ulong physical, PageBits bits, ulong size = 4096)
     {
@@ -98,7 +99,8 @@ public sealed partial class TinyGuest
         }
     }
 
-    /// <summary>Each exception reports eleven words and then goes on where <see cref="GuestCode.ExpectFault"/> said, or ends the run.</summary>
+    /// <summary>Each exception reports eleven words and then goes on where <see cref="GuestCode.ExpectFault"/> said, or ends the
+    /// run.</summary>
     private void WriteFaultHandler()
     {
         for (byte vector = 0; vector < 32; vector++)

@@ -41,11 +41,13 @@ public sealed partial class TinyGuest : IDisposable
     /// <summary>What the guest's <see cref="GuestCode.Act"/> does, by number.</summary>
     public Dictionary<byte, Action> Actions { get; } = [];
 
-    /// <summary>Assembles <paramref name="write"/> to physical <paramref name="at"/>, to be run at linear <paramref name="origin"/> (the same unless given).</summary>
+    /// <summary>Assembles <paramref name="write"/> to physical <paramref name="at"/>, to be run at linear <paramref name="origin"/> (the
+    /// same unless given).</summary>
     public ulong Place(ulong at, Action<Assembler> write, int bitness = 64, ulong? origin = null)
     {
         var code = Assemble(write, bitness, origin ?? at);
-        if (!Memory.TryWrite(new GuestAddress(at), code)) throw new InvalidOperationException($"no RAM for {code.Length} bytes at 0x{at:x}");
+        if (!Memory.TryWrite(new GuestAddress(at),
+            code)) throw new InvalidOperationException($"no RAM for {code.Length} bytes at 0x{at:x}");
         return at;
     }
 
@@ -77,7 +79,8 @@ public sealed partial class TinyGuest : IDisposable
     }
 
     /// <summary>A gate of the IDT (SDM Vol. 3 §6.14.1). A present gate unless <paramref name="present"/> is false.</summary>
-    public void SetGate(byte vector, ulong target, int ist = 0, int dpl = 0, bool trap = false, ushort selector = GuestLayout.KernelCode, bool present = true)
+    public void SetGate(byte vector, ulong target, int ist = 0, int dpl = 0, bool trap = false, ushort selector = GuestLayout.KernelCode,
+        bool present = true)
     {
         var at = GuestLayout.Idt + ((ulong)vector * 16);
         var type = (trap ? 0xFu : 0xEu) | ((uint)dpl << 5) | (present ? 0x80u : 0);

@@ -130,7 +130,7 @@ internal static unsafe class StackOps
         s->Regs[4] += (ulong)sizeof(T);
         if (LoadFlags(s, (uint)value, sizeof(T) == 2))
         {
-            Flow.EndBlock(s, op);
+            FlagOps.Leave(s, op);
             return;
         }
         op[1].Fn(s, op + 1);
@@ -145,7 +145,13 @@ internal static unsafe class StackOps
         if (word) change &= 0xFFFF;
         value &= ~Flags.Rf;
         Flags.SetArithmetic(s, value);
-        s->SystemFlags = (s->SystemFlags & ~change) | (value & change);
+        var before = s->SystemFlags;
+        s->SystemFlags = (before & ~change) | (value & change);
+        if (((before ^ s->SystemFlags) & Flags.Ac) != 0 && s->Cpl == 3)
+        {
+            SoftCpu.Of(s).UpdateMode(); // alignment checks begin or end
+            return true;
+        }
         return (s->SystemFlags & Flags.Tf) != 0 || (s->InterruptWaiting != 0 && (s->SystemFlags & Flags.If) != 0);
     }
 }

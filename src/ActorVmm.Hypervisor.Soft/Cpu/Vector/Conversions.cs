@@ -13,11 +13,11 @@ internal static unsafe class Conversions
         ulong raw;
         if (VectorSource.MemorySize(op) == 0)
         {
-            raw = Scalar.Widen(Reg.Get<TInteger>(s, op->Src));
+            raw = Scalar.Load<TInteger>((byte*)s + op->Src);
         }
         else
         {
-            raw = Scalar.Widen(Mem.Read<TInteger>(s, op, AtAny.Of(s, op)));
+            raw = Scalar.Read<TInteger>(s, op, AtAny.Of(s, op));
             if (s->Abort != Abort.None) return false;
         }
         var value = sizeof(TInteger) == 4 ? (int)raw : (long)raw;
@@ -58,7 +58,17 @@ internal static unsafe class Conversions
             run.Set<float>(lane, SoftFloat.Convert(Real.FromInteger(b.AsInt32().GetElement(lane)), FpFormat.Single, ref run.Env));
             run.EndLane();
         }
-        return run.Commit<float>(s, op, TLanes.Count);
+        if (run.Commit<float>(s, op, TLanes.Count)) return true;
+        if ((op->Aux & VectorSource.MmxRegister) != 0) EnterMmxAtFault(s);
+        return false;
+    }
+
+    /// <summary>The step from x87 to MMX comes before the conversion and stands when that raises #XM.</summary>
+    private static void EnterMmxAtFault(CpuState* s)
+    {
+        if (s->Abort != Abort.Exception || s->ExceptionVector != Vector.Xm) return;
+        s->FpuTop = 0;
+        s->FpuEmpty = 0;
     }
 
     /// <summary>CVTDQ2PD, CVTPI2PD: exact.</summary>
@@ -80,7 +90,11 @@ internal static unsafe class Conversions
     /// <summary>CVTPS2PI, CVTPD2PI and their truncating forms: two integers to an MMX register.</summary>
     public static bool ToMmx<T, TTruncate>(CpuState* s, Op* op) where T : unmanaged where TTruncate : struct, ITruncate
     {
-        if (!ComputeIntegers<T>(s, op, TTruncate.Value, 2, out var run)) return false;
+        if (!ComputeIntegers<T>(s, op, TTruncate.Value, 2, out var run))
+        {
+            EnterMmxAtFault(s);
+            return false;
+        }
         Xmm.Mm(s, op->Dst) = run.Result.AsUInt64().ToScalar();
         return true;
     }

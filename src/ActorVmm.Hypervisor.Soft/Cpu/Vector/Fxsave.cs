@@ -13,7 +13,9 @@ internal static unsafe class Fxsave
     /// <summary>MXCSR bits that may be set: all 16, DAZ included.</summary>
     public const uint MxcsrMask = 0xFFFF;
 
-    /// <summary>Writes the image. <paramref name="wide"/>: 64-bit instruction and data pointers (FXSAVE64), else 32 bits and selectors of zero.</summary>
+    /// <summary>
+    /// Writes the image. <paramref name="wide"/>: 64-bit instruction and data pointers (FXSAVE64), else 32 bits and selectors of zero.
+    /// </summary>
     public static void Save(CpuState* s, Span<byte> image, bool wide = true)
     {
         image[..Written].Clear();
@@ -42,7 +44,9 @@ internal static unsafe class Fxsave
         MemoryMarshal.AsBytes(new ReadOnlySpan<ulong>(s->Xmm, 32)).CopyTo(image[160..]);
     }
 
-    /// <summary>Loads an image; false (nothing changed) where it sets reserved MXCSR bits. Outside 64-bit mode XMM8-15 stay as they are.</summary>
+    /// <summary>
+    /// Loads an image; false (nothing changed) where it sets reserved MXCSR bits. Outside 64-bit mode XMM8-15 stay as they are.
+    /// </summary>
     public static bool Load(CpuState* s, ReadOnlySpan<byte> image, bool wide = true, bool upperRegisters = true)
     {
         var mxcsr = BinaryPrimitives.ReadUInt32LittleEndian(image[24..]);

@@ -131,7 +131,7 @@ internal static unsafe class IntegerCalls
 
     private static bool General<T>(CpuState* s, Op* op, out ulong value) where T : unmanaged
     {
-        value = Scalar.Widen(VectorSource.MemorySize(op) == 0 ? Reg.Get<T>(s, op->Src) : Mem.Read<T>(s, op, AtAny.Of(s, op)));
+        value = VectorSource.MemorySize(op) == 0 ? Scalar.Load<T>((byte*)s + op->Src) : Scalar.Read<T>(s, op, AtAny.Of(s, op));
         return s->Abort == Abort.None;
     }
 

@@ -78,11 +78,14 @@ internal static unsafe class Moves
         }
         else
         {
-            Mem.Write128(s, op, at, Xmm.Low<UInt128>(s, op->Src));
+            StoreSlow(s, op, at);
             if (s->Abort != Abort.None) return;
         }
         op[1].Fn(s, op + 1);
     }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static void StoreSlow(CpuState* s, Op* op, ulong at) => Mem.Write128(s, op, at, Xmm.Low<UInt128>(s, op->Src));
 
     [MethodImpl(Opt)]
     public static void StoreAligned(CpuState* s, Op* op)
@@ -101,7 +104,7 @@ internal static unsafe class Moves
                 Flow.Raise(s, op, Vector.Gp, 0);
                 return;
             }
-            Mem.Write128(s, op, at, Xmm.Low<UInt128>(s, op->Src));
+            StoreSlow(s, op, at);
             if (s->Abort != Abort.None) return;
         }
         op[1].Fn(s, op + 1);
@@ -111,16 +114,16 @@ internal static unsafe class Moves
     [MethodImpl(Opt)]
     public static void LoadScalar<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        var value = Mem.Read<T>(s, op, AtAny.Of(s, op));
+        var value = Scalar.Read<T>(s, op, AtAny.Of(s, op));
         if (s->Abort != Abort.None) return;
-        Xmm.At(s, op->Dst) = Vector128.CreateScalar(Scalar.Widen(value)).AsByte();
+        Xmm.At(s, op->Dst) = Vector128.CreateScalar(value).AsByte();
         op[1].Fn(s, op + 1);
     }
 
     [MethodImpl(Opt)]
     public static void ScalarFromGeneral<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        Xmm.At(s, op->Dst) = Vector128.CreateScalar(Scalar.Widen(Reg.Get<T>(s, op->Src))).AsByte();
+        Xmm.At(s, op->Dst) = Vector128.CreateScalar(Scalar.Load<T>((byte*)s + op->Src)).AsByte();
         op[1].Fn(s, op + 1);
     }
 
@@ -142,16 +145,16 @@ internal static unsafe class Moves
     [MethodImpl(Opt)]
     public static void LoadElement<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        var value = Mem.Read<T>(s, op, AtAny.Of(s, op));
+        var value = Scalar.Read<T>(s, op, AtAny.Of(s, op));
         if (s->Abort != Abort.None) return;
-        Xmm.Low<T>(s, op->Dst) = value;
+        Scalar.Store<T>((byte*)s->Xmm + op->Dst, value);
         op[1].Fn(s, op + 1);
     }
 
     [MethodImpl(Opt)]
     public static void StoreElement<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        Mem.Write(s, op, AtAny.Of(s, op), Xmm.Low<T>(s, op->Src));
+        Scalar.Write<T>(s, op, AtAny.Of(s, op), Scalar.Xmm<T>(s, op->Src));
         if (s->Abort != Abort.None) return;
         op[1].Fn(s, op + 1);
     }
@@ -159,14 +162,14 @@ internal static unsafe class Moves
     [MethodImpl(Opt)]
     public static void ElementFromGeneral<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        Xmm.Low<T>(s, op->Dst) = Reg.Get<T>(s, op->Src);
+        Scalar.Store<T>((byte*)s->Xmm + op->Dst, Scalar.Load<T>((byte*)s + op->Src));
         op[1].Fn(s, op + 1);
     }
 
     [MethodImpl(Opt)]
     public static void ElementToGeneral<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        Reg.Set(s, op->Dst, Scalar.Widen(Xmm.Low<T>(s, op->Src)));
+        *(ulong*)((byte*)s + op->Dst) = Scalar.Xmm<T>(s, op->Src);
         op[1].Fn(s, op + 1);
     }
 
@@ -174,7 +177,7 @@ internal static unsafe class Moves
     [MethodImpl(Opt)]
     public static void SignMask<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        Reg.Set<ulong>(s, op->Dst, Xmm.At(s, op->Src).As<byte, T>().ExtractMostSignificantBits());
+        *(ulong*)((byte*)s + op->Dst) = (Xmm.At(s, op->Src).As<byte, T>().ExtractMostSignificantBits());
         op[1].Fn(s, op + 1);
     }
 
@@ -190,16 +193,16 @@ internal static unsafe class Moves
     [MethodImpl(Opt)]
     public static void MmxLoad<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        var value = Mem.Read<T>(s, op, AtAny.Of(s, op));
+        var value = Scalar.Read<T>(s, op, AtAny.Of(s, op));
         if (s->Abort != Abort.None) return;
-        Xmm.Mm(s, op->Dst) = Scalar.Widen(value);
+        Xmm.Mm(s, op->Dst) = value;
         op[1].Fn(s, op + 1);
     }
 
     [MethodImpl(Opt)]
     public static void MmxStore<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        Mem.Write(s, op, AtAny.Of(s, op), *(T*)((byte*)s->St + op->Src));
+        Scalar.Write<T>(s, op, AtAny.Of(s, op), Scalar.Load<T>((byte*)s->St + op->Src));
         if (s->Abort != Abort.None) return;
         op[1].Fn(s, op + 1);
     }
@@ -207,7 +210,7 @@ internal static unsafe class Moves
     [MethodImpl(Opt)]
     public static void MmxFromGeneral<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        Xmm.Mm(s, op->Dst) = Scalar.Widen(Reg.Get<T>(s, op->Src));
+        Xmm.Mm(s, op->Dst) = Scalar.Load<T>((byte*)s + op->Src);
         op[1].Fn(s, op + 1);
     }
 
@@ -215,30 +218,30 @@ internal static unsafe class Moves
     [MethodImpl(Opt)]
     public static void MmxToGeneral<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        Reg.Set(s, op->Dst, Scalar.Widen(*(T*)((byte*)s->St + op->Src)));
+        *(ulong*)((byte*)s + op->Dst) = Scalar.Load<T>((byte*)s->St + op->Src);
         op[1].Fn(s, op + 1);
     }
 
     [MethodImpl(Opt)]
     public static void MmxInsertWord(CpuState* s, Op* op)
     {
-        *(ushort*)((byte*)s->St + op->Dst) = Reg.Get<ushort>(s, op->Src);
+        *(ushort*)((byte*)s->St + op->Dst) = *(ushort*)((byte*)s + op->Src);
         op[1].Fn(s, op + 1);
     }
 
     [MethodImpl(Opt)]
     public static void MmxInsertWordMemory(CpuState* s, Op* op)
     {
-        var value = Mem.Read<ushort>(s, op, AtAny.Of(s, op));
+        var value = Scalar.Read<ushort>(s, op, AtAny.Of(s, op));
         if (s->Abort != Abort.None) return;
-        *(ushort*)((byte*)s->St + op->Dst) = value;
+        *(ushort*)((byte*)s->St + op->Dst) = (ushort)value;
         op[1].Fn(s, op + 1);
     }
 
     [MethodImpl(Opt)]
     public static void MmxSignMask(CpuState* s, Op* op)
     {
-        Reg.Set<ulong>(s, op->Dst, Vector128.CreateScalar(Xmm.Mm(s, op->Src)).AsByte().ExtractMostSignificantBits());
+        *(ulong*)((byte*)s + op->Dst) = (Vector128.CreateScalar(Xmm.Mm(s, op->Src)).AsByte().ExtractMostSignificantBits());
         op[1].Fn(s, op + 1);
     }
 
@@ -262,7 +265,7 @@ internal static unsafe class Moves
     [MethodImpl(Opt)]
     public static void StoreGeneral<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        Mem.Write(s, op, AtAny.Of(s, op), Reg.Get<T>(s, op->Src));
+        Scalar.Write<T>(s, op, AtAny.Of(s, op), Scalar.Load<T>((byte*)s + op->Src));
         if (s->Abort != Abort.None) return;
         op[1].Fn(s, op + 1);
     }
@@ -282,6 +285,7 @@ internal static unsafe class Moves
     [MethodImpl(Opt)]
     public static void Emms(CpuState* s, Op* op)
     {
+        s->FpuTop = 0;
         s->FpuEmpty = 0xFF;
         op[1].Fn(s, op + 1);
     }

@@ -1,10 +1,13 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 using V = System.Runtime.Intrinsics.Vector128<byte>;
 
 namespace ActorVmm.Hypervisor.Soft.Cpu;
 
-/// <summary>A two-operand vector operation without side effects. MMX forms run it on the low eight bytes, the upper ones being zero.</summary>
+/// <summary>
+/// A two-operand vector operation without side effects. MMX forms run it on the low eight bytes, the upper ones being zero.
+/// </summary>
 internal interface IPacked
 {
     static abstract V Calc(V a, V b);
@@ -23,6 +26,13 @@ internal static unsafe class Xmm
     /// <summary>An MMX register: the significand of the physical x87 register of the same number.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static ref ulong Mm(CpuState* s, byte offset) => ref *(ulong*)((byte*)s->St + offset);
+}
+
+/// <summary>Byte selection as PSHUFB does it: a control byte with bit 7 set gives zero; the others must be below 16.</summary>
+internal static class Bytes
+{
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static V Select(V from, V control) => Ssse3.IsSupported ? Ssse3.Shuffle(from, control) : Vector128.Shuffle(from, control);
 }
 
 /// <summary>
@@ -76,9 +86,9 @@ internal static unsafe class Packed
     [MethodImpl(Opt)]
     public static void RmSmall<T, TSize>(CpuState* s, Op* op) where T : struct, IPacked where TSize : unmanaged
     {
-        var value = Mem.Read<TSize>(s, op, AtAny.Of(s, op));
+        var value = Scalar.Read<TSize>(s, op, AtAny.Of(s, op));
         if (s->Abort != Abort.None) return;
-        Xmm.At(s, op->Dst) = T.Calc(Xmm.At(s, op->Dst), Vector128.CreateScalar(Scalar.Widen(value)).AsByte());
+        Xmm.At(s, op->Dst) = T.Calc(Xmm.At(s, op->Dst), Vector128.CreateScalar(value).AsByte());
         op[1].Fn(s, op + 1);
     }
 
@@ -99,9 +109,9 @@ internal static unsafe class Packed
     [MethodImpl(Opt)]
     public static void MmxRm<T, TSize>(CpuState* s, Op* op) where T : struct, IPacked where TSize : unmanaged
     {
-        var value = Mem.Read<TSize>(s, op, AtAny.Of(s, op));
+        var value = Scalar.Read<TSize>(s, op, AtAny.Of(s, op));
         if (s->Abort != Abort.None) return;
-        Xmm.Mm(s, op->Dst) = Scalar.Calc<T>(Xmm.Mm(s, op->Dst), Scalar.Widen(value));
+        Xmm.Mm(s, op->Dst) = Scalar.Calc<T>(Xmm.Mm(s, op->Dst), value);
         op[1].Fn(s, op + 1);
     }
 
@@ -126,7 +136,7 @@ internal static unsafe class Packed
     public static void PermuteRr(CpuState* s, Op* op)
     {
         var control = (V*)op->Imm;
-        Xmm.At(s, op->Dst) = Vector128.Shuffle(Xmm.At(s, op->Dst), control[0]) | Vector128.Shuffle(Xmm.At(s, op->Src), control[1]);
+        Xmm.At(s, op->Dst) = Bytes.Select(Xmm.At(s, op->Dst), control[0]) | Bytes.Select(Xmm.At(s, op->Src), control[1]);
         op[1].Fn(s, op + 1);
     }
 
@@ -144,7 +154,7 @@ internal static unsafe class Packed
         if (Mem.Hit(entry, at, 16))
         {
             // SAFETY: as in Rm16.
-            Xmm.At(s, op->Dst) = Vector128.Shuffle(Xmm.At(s, op->Dst), control[0]) | Vector128.Shuffle(*(V*)(at + entry->Addend), control[1]);
+            Xmm.At(s, op->Dst) = Bytes.Select(Xmm.At(s, op->Dst), control[0]) | Bytes.Select(*(V*)(at + entry->Addend), control[1]);
         }
         else
         {
@@ -152,8 +162,8 @@ internal static unsafe class Packed
             if (s->Abort != Abort.None) return;
             var high = Mem.ReadSlow(s, op, at + 8, 8);
             if (s->Abort != Abort.None) return;
-            Xmm.At(s, op->Dst) = Vector128.Shuffle(Xmm.At(s, op->Dst), control[0]) |
-                Vector128.Shuffle(Vector128.Create(low, high).AsByte(), control[1]);
+            Xmm.At(s, op->Dst) = Bytes.Select(Xmm.At(s, op->Dst), control[0]) |
+                Bytes.Select(Vector128.Create(low, high).AsByte(), control[1]);
         }
         op[1].Fn(s, op + 1);
     }
@@ -162,11 +172,11 @@ internal static unsafe class Packed
     [MethodImpl(Opt)]
     public static void PermuteRmSmall<TSize>(CpuState* s, Op* op) where TSize : unmanaged
     {
-        var value = Mem.Read<TSize>(s, op, AtAny.Of(s, op));
+        var value = Scalar.Read<TSize>(s, op, AtAny.Of(s, op));
         if (s->Abort != Abort.None) return;
         var control = (V*)op->Imm;
-        Xmm.At(s, op->Dst) = Vector128.Shuffle(Xmm.At(s, op->Dst), control[0]) |
-            Vector128.Shuffle(Vector128.CreateScalar(Scalar.Widen(value)).AsByte(), control[1]);
+        Xmm.At(s, op->Dst) = Bytes.Select(Xmm.At(s, op->Dst), control[0]) |
+            Bytes.Select(Vector128.CreateScalar(value).AsByte(), control[1]);
         op[1].Fn(s, op + 1);
     }
 
@@ -181,17 +191,51 @@ internal static unsafe class Packed
     }
 }
 
-/// <summary>Widths of scalar operands.</summary>
+/// <summary>
+/// Scalar operands as zero-extended integers, by pointers only: a local whose address is taken (as in a bit cast between type parameters)
+/// would keep a handler from ending in a jump.
+/// </summary>
 internal static unsafe class Scalar
 {
-    /// <summary>Zero-extends 1 to 8 bytes.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static ulong Widen<T>(T value) where T : unmanaged
+    public static ulong Load<T>(void* from) where T : unmanaged
     {
-        if (sizeof(T) == 1) return Unsafe.BitCast<T, byte>(value);
-        if (sizeof(T) == 2) return Unsafe.BitCast<T, ushort>(value);
-        return sizeof(T) == 4 ? Unsafe.BitCast<T, uint>(value) : Unsafe.BitCast<T, ulong>(value);
+        if (sizeof(T) == 1) return *(byte*)from;
+        if (sizeof(T) == 2) return *(ushort*)from;
+        return sizeof(T) == 4 ? *(uint*)from : *(ulong*)from;
     }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Store<T>(void* to, ulong value) where T : unmanaged
+    {
+        if (sizeof(T) == 1) *(byte*)to = (byte)value;
+        else if (sizeof(T) == 2) *(ushort*)to = (ushort)value;
+        else if (sizeof(T) == 4) *(uint*)to = (uint)value;
+        else *(ulong*)to = value;
+    }
+
+    /// <summary>Guest memory; the caller checks <see cref="CpuState.Abort"/>.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static ulong Read<T>(CpuState* s, Op* op, ulong at) where T : unmanaged
+    {
+        var entry = Mem.Entry(s->TlbRead, at);
+        // SAFETY: the tag proves that the operand is guest RAM readable at this privilege.
+        return Mem.Hit(entry, at, sizeof(T)) ? Load<T>((void*)(at + entry->Addend)) : Mem.ReadSlow(s, op, at, sizeof(T));
+    }
+
+    /// <summary>Guest memory; the caller checks <see cref="CpuState.Abort"/>.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static void Write<T>(CpuState* s, Op* op, ulong at, ulong value) where T : unmanaged
+    {
+        var entry = Mem.Entry(s->TlbWrite, at);
+        // SAFETY: as in Read, for writing.
+        if (Mem.Hit(entry, at, sizeof(T))) Store<T>((void*)(at + entry->Addend), value);
+        else Mem.WriteSlow(s, op, at, value, sizeof(T));
+    }
+
+    /// <summary>An element of an XMM register.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static ulong Xmm<T>(CpuState* s, byte offset) where T : unmanaged => Load<T>((byte*)s->Xmm + offset);
 
     /// <summary>A vector operation on 64-bit operands.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -9,7 +9,7 @@ namespace ActorVmm.Hypervisor.Soft.Cpu;
 /// Integer vector operations that are one expression, named after their instructions (SDM Vol. 2). Portable vector code where it exists;
 /// otherwise the host's own instruction with a portable form of equal result.
 /// </summary>
-internal static class PackedOps
+internal static partial class PackedOps
 {
     private const MethodImplOptions In = MethodImplOptions.AggressiveInlining;
 
@@ -22,14 +22,45 @@ internal static class PackedOps
     internal readonly struct Psubd : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => (a.AsInt32() - b.AsInt32()).AsByte(); }
     internal readonly struct Psubq : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => (a.AsInt64() - b.AsInt64()).AsByte(); }
 
-    internal readonly struct Paddsb : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.AddSaturate(a.AsSByte(), b.AsSByte()).AsByte(); }
-    internal readonly struct Paddsw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.AddSaturate(a.AsInt16(), b.AsInt16()).AsByte(); }
+    internal readonly struct Paddsb : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.AddSaturate(a.AsSByte(), b.AsSByte()).AsByte();
+    }
+
+    internal readonly struct Paddsw : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.AddSaturate(a.AsInt16(), b.AsInt16()).AsByte();
+    }
+
     internal readonly struct Paddusb : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.AddSaturate(a, b); }
-    internal readonly struct Paddusw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.AddSaturate(a.AsUInt16(), b.AsUInt16()).AsByte(); }
-    internal readonly struct Psubsb : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.SubtractSaturate(a.AsSByte(), b.AsSByte()).AsByte(); }
-    internal readonly struct Psubsw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.SubtractSaturate(a.AsInt16(), b.AsInt16()).AsByte(); }
+
+    internal readonly struct Paddusw : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.AddSaturate(a.AsUInt16(), b.AsUInt16()).AsByte();
+    }
+
+    internal readonly struct Psubsb : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.SubtractSaturate(a.AsSByte(), b.AsSByte()).AsByte();
+    }
+
+    internal readonly struct Psubsw : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.SubtractSaturate(a.AsInt16(), b.AsInt16()).AsByte();
+    }
+
     internal readonly struct Psubusb : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.SubtractSaturate(a, b); }
-    internal readonly struct Psubusw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.SubtractSaturate(a.AsUInt16(), b.AsUInt16()).AsByte(); }
+
+    internal readonly struct Psubusw : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.SubtractSaturate(a.AsUInt16(), b.AsUInt16()).AsByte();
+    }
 
     internal readonly struct Pand : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => a & b; }
     internal readonly struct Pandn : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => ~a & b; }
@@ -37,33 +68,124 @@ internal static class PackedOps
     internal readonly struct Pxor : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => a ^ b; }
 
     internal readonly struct Pcmpeqb : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Equals(a, b); }
-    internal readonly struct Pcmpeqw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Equals(a.AsInt16(), b.AsInt16()).AsByte(); }
-    internal readonly struct Pcmpeqd : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Equals(a.AsInt32(), b.AsInt32()).AsByte(); }
-    internal readonly struct Pcmpeqq : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Equals(a.AsInt64(), b.AsInt64()).AsByte(); }
-    internal readonly struct Pcmpgtb : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.GreaterThan(a.AsSByte(), b.AsSByte()).AsByte(); }
-    internal readonly struct Pcmpgtw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.GreaterThan(a.AsInt16(), b.AsInt16()).AsByte(); }
-    internal readonly struct Pcmpgtd : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.GreaterThan(a.AsInt32(), b.AsInt32()).AsByte(); }
-    internal readonly struct Pcmpgtq : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.GreaterThan(a.AsInt64(), b.AsInt64()).AsByte(); }
+
+    internal readonly struct Pcmpeqw : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.Equals(a.AsInt16(), b.AsInt16()).AsByte();
+    }
+
+    internal readonly struct Pcmpeqd : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.Equals(a.AsInt32(), b.AsInt32()).AsByte();
+    }
+
+    internal readonly struct Pcmpeqq : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.Equals(a.AsInt64(), b.AsInt64()).AsByte();
+    }
+
+    internal readonly struct Pcmpgtb : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.GreaterThan(a.AsSByte(), b.AsSByte()).AsByte();
+    }
+
+    internal readonly struct Pcmpgtw : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.GreaterThan(a.AsInt16(), b.AsInt16()).AsByte();
+    }
+
+    internal readonly struct Pcmpgtd : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.GreaterThan(a.AsInt32(), b.AsInt32()).AsByte();
+    }
+
+    internal readonly struct Pcmpgtq : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.GreaterThan(a.AsInt64(), b.AsInt64()).AsByte();
+    }
 
     internal readonly struct Pminub : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Min(a, b); }
     internal readonly struct Pmaxub : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Max(a, b); }
-    internal readonly struct Pminsw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Min(a.AsInt16(), b.AsInt16()).AsByte(); }
-    internal readonly struct Pmaxsw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Max(a.AsInt16(), b.AsInt16()).AsByte(); }
-    internal readonly struct Pminsb : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Min(a.AsSByte(), b.AsSByte()).AsByte(); }
-    internal readonly struct Pmaxsb : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Max(a.AsSByte(), b.AsSByte()).AsByte(); }
-    internal readonly struct Pminuw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Min(a.AsUInt16(), b.AsUInt16()).AsByte(); }
-    internal readonly struct Pmaxuw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Max(a.AsUInt16(), b.AsUInt16()).AsByte(); }
-    internal readonly struct Pminsd : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Min(a.AsInt32(), b.AsInt32()).AsByte(); }
-    internal readonly struct Pmaxsd : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Max(a.AsInt32(), b.AsInt32()).AsByte(); }
-    internal readonly struct Pminud : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Min(a.AsUInt32(), b.AsUInt32()).AsByte(); }
-    internal readonly struct Pmaxud : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Max(a.AsUInt32(), b.AsUInt32()).AsByte(); }
+
+    internal readonly struct Pminsw : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.Min(a.AsInt16(), b.AsInt16()).AsByte();
+    }
+
+    internal readonly struct Pmaxsw : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.Max(a.AsInt16(), b.AsInt16()).AsByte();
+    }
+
+    internal readonly struct Pminsb : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.Min(a.AsSByte(), b.AsSByte()).AsByte();
+    }
+
+    internal readonly struct Pmaxsb : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.Max(a.AsSByte(), b.AsSByte()).AsByte();
+    }
+
+    internal readonly struct Pminuw : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.Min(a.AsUInt16(), b.AsUInt16()).AsByte();
+    }
+
+    internal readonly struct Pmaxuw : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.Max(a.AsUInt16(), b.AsUInt16()).AsByte();
+    }
+
+    internal readonly struct Pminsd : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.Min(a.AsInt32(), b.AsInt32()).AsByte();
+    }
+
+    internal readonly struct Pmaxsd : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.Max(a.AsInt32(), b.AsInt32()).AsByte();
+    }
+
+    internal readonly struct Pminud : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.Min(a.AsUInt32(), b.AsUInt32()).AsByte();
+    }
+
+    internal readonly struct Pmaxud : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.Max(a.AsUInt32(), b.AsUInt32()).AsByte();
+    }
 
     // (a + b + 1) >> 1 without the ninth bit: (a | b) - ((a ^ b) >> 1).
-    internal readonly struct Pavgb : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => (a | b) - Vector128.ShiftRightLogical(a ^ b, 1); }
+
+    internal readonly struct Pavgb : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => (a | b) - Vector128.ShiftRightLogical(a ^ b, 1);
+    }
 
     internal readonly struct Pavgw : IPacked
     {
-        [MethodImpl(In)] public static V Calc(V a, V b) => ((a | b).AsUInt16() - Vector128.ShiftRightLogical((a ^ b).AsUInt16(), 1)).AsByte();
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => ((a | b).AsUInt16() - Vector128.ShiftRightLogical((a ^ b).AsUInt16(), 1)).AsByte();
     }
 
     internal readonly struct Pmullw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => (a.AsInt16() * b.AsInt16()).AsByte(); }
@@ -152,9 +274,24 @@ internal static class PackedOps
         }
     }
 
-    internal readonly struct Psignb : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Sign(a.AsSByte(), b.AsSByte()).AsByte(); }
-    internal readonly struct Psignw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Sign(a.AsInt16(), b.AsInt16()).AsByte(); }
-    internal readonly struct Psignd : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Sign(a.AsInt32(), b.AsInt32()).AsByte(); }
+    internal readonly struct Psignb : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Sign(a.AsSByte(), b.AsSByte()).AsByte();
+    }
+
+    internal readonly struct Psignw : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Sign(a.AsInt16(), b.AsInt16()).AsByte();
+    }
+
+    internal readonly struct Psignd : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Sign(a.AsInt32(), b.AsInt32()).AsByte();
+    }
+
     internal readonly struct Pabsb : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Sign(b.AsSByte(), b.AsSByte()).AsByte(); }
     internal readonly struct Pabsw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Sign(b.AsInt16(), b.AsInt16()).AsByte(); }
     internal readonly struct Pabsd : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Sign(b.AsInt32(), b.AsInt32()).AsByte(); }
@@ -167,136 +304,55 @@ internal static class PackedOps
     }
 
     // Shift counts are the low 64 bits of the second operand; too large ones clear (or fill with the sign).
-    internal readonly struct Psllw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Count(b) > 15 ? V.Zero : Vector128.ShiftLeft(a.AsInt16(), (int)Count(b)).AsByte(); }
-    internal readonly struct Pslld : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Count(b) > 31 ? V.Zero : Vector128.ShiftLeft(a.AsInt32(), (int)Count(b)).AsByte(); }
-    internal readonly struct Psllq : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Count(b) > 63 ? V.Zero : Vector128.ShiftLeft(a.AsInt64(), (int)Count(b)).AsByte(); }
-    internal readonly struct Psrlw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Count(b) > 15 ? V.Zero : Vector128.ShiftRightLogical(a.AsInt16(), (int)Count(b)).AsByte(); }
-    internal readonly struct Psrld : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Count(b) > 31 ? V.Zero : Vector128.ShiftRightLogical(a.AsInt32(), (int)Count(b)).AsByte(); }
-    internal readonly struct Psrlq : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Count(b) > 63 ? V.Zero : Vector128.ShiftRightLogical(a.AsInt64(), (int)Count(b)).AsByte(); }
-    internal readonly struct Psraw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.ShiftRightArithmetic(a.AsInt16(), (int)Math.Min(Count(b), 15)).AsByte(); }
-    internal readonly struct Psrad : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.ShiftRightArithmetic(a.AsInt32(), (int)Math.Min(Count(b), 31)).AsByte(); }
+
+    internal readonly struct Psllw : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Count(b) > 15 ? V.Zero : Vector128.ShiftLeft(a.AsInt16(), (int)Count(b)).AsByte();
+    }
+
+    internal readonly struct Pslld : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Count(b) > 31 ? V.Zero : Vector128.ShiftLeft(a.AsInt32(), (int)Count(b)).AsByte();
+    }
+
+    internal readonly struct Psllq : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Count(b) > 63 ? V.Zero : Vector128.ShiftLeft(a.AsInt64(), (int)Count(b)).AsByte();
+    }
+
+    internal readonly struct Psrlw : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Count(b) > 15 ? V.Zero : Vector128.ShiftRightLogical(a.AsInt16(), (int)Count(b)).AsByte();
+    }
+
+    internal readonly struct Psrld : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Count(b) > 31 ? V.Zero : Vector128.ShiftRightLogical(a.AsInt32(), (int)Count(b)).AsByte();
+    }
+
+    internal readonly struct Psrlq : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Count(b) > 63 ? V.Zero : Vector128.ShiftRightLogical(a.AsInt64(), (int)Count(b)).AsByte();
+    }
+
+    internal readonly struct Psraw : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.ShiftRightArithmetic(a.AsInt16(), (int)Math.Min(Count(b), 15)).AsByte();
+    }
+
+    internal readonly struct Psrad : IPacked
+    {
+        [MethodImpl(In)]
+        public static V Calc(V a, V b) => Vector128.ShiftRightArithmetic(a.AsInt32(), (int)Math.Min(Count(b), 31)).AsByte();
+    }
 
     [MethodImpl(In)]
     private static ulong Count(V b) => b.AsUInt64().ToScalar();
-
-    internal readonly struct Packsswb : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.NarrowWithSaturation(a.AsInt16(), b.AsInt16()).AsByte(); }
-    internal readonly struct Packssdw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.NarrowWithSaturation(a.AsInt32(), b.AsInt32()).AsByte(); }
-
-    internal readonly struct Packuswb : IPacked
-    {
-        [MethodImpl(In)]
-        public static V Calc(V a, V b) => Vector128.NarrowWithSaturation(
-            Vector128.Max(a.AsInt16(), Vector128<short>.Zero).AsUInt16(), Vector128.Max(b.AsInt16(), Vector128<short>.Zero).AsUInt16());
-    }
-
-    internal readonly struct Packusdw : IPacked
-    {
-        [MethodImpl(In)]
-        public static V Calc(V a, V b) => Vector128.NarrowWithSaturation(
-            Vector128.Max(a.AsInt32(), Vector128<int>.Zero).AsUInt32(), Vector128.Max(b.AsInt32(), Vector128<int>.Zero).AsUInt32()).AsByte();
-    }
-
-    internal readonly struct Punpcklbw : IPacked
-    {
-        [MethodImpl(In)]
-        public static V Calc(V a, V b) => Sse2.IsSupported ? Sse2.UnpackLow(a, b)
-            : (Vector128.WidenLower(a) | Vector128.ShiftLeft(Vector128.WidenLower(b), 8)).AsByte();
-    }
-
-    internal readonly struct Punpckhbw : IPacked
-    {
-        [MethodImpl(In)]
-        public static V Calc(V a, V b) => Sse2.IsSupported ? Sse2.UnpackHigh(a, b)
-            : (Vector128.WidenUpper(a) | Vector128.ShiftLeft(Vector128.WidenUpper(b), 8)).AsByte();
-    }
-
-    internal readonly struct Punpcklwd : IPacked
-    {
-        [MethodImpl(In)]
-        public static V Calc(V a, V b) => Sse2.IsSupported ? Sse2.UnpackLow(a.AsUInt16(), b.AsUInt16()).AsByte()
-            : (Vector128.WidenLower(a.AsUInt16()) | Vector128.ShiftLeft(Vector128.WidenLower(b.AsUInt16()), 16)).AsByte();
-    }
-
-    internal readonly struct Punpckhwd : IPacked
-    {
-        [MethodImpl(In)]
-        public static V Calc(V a, V b) => Sse2.IsSupported ? Sse2.UnpackHigh(a.AsUInt16(), b.AsUInt16()).AsByte()
-            : (Vector128.WidenUpper(a.AsUInt16()) | Vector128.ShiftLeft(Vector128.WidenUpper(b.AsUInt16()), 16)).AsByte();
-    }
-
-    internal readonly struct Punpckldq : IPacked
-    {
-        [MethodImpl(In)]
-        public static V Calc(V a, V b) => Sse2.IsSupported ? Sse2.UnpackLow(a.AsUInt32(), b.AsUInt32()).AsByte()
-            : (Vector128.WidenLower(a.AsUInt32()) | Vector128.ShiftLeft(Vector128.WidenLower(b.AsUInt32()), 32)).AsByte();
-    }
-
-    internal readonly struct Punpckhdq : IPacked
-    {
-        [MethodImpl(In)]
-        public static V Calc(V a, V b) => Sse2.IsSupported ? Sse2.UnpackHigh(a.AsUInt32(), b.AsUInt32()).AsByte()
-            : (Vector128.WidenUpper(a.AsUInt32()) | Vector128.ShiftLeft(Vector128.WidenUpper(b.AsUInt32()), 32)).AsByte();
-    }
-
-    internal readonly struct Punpcklqdq : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Create(a.GetLower(), b.GetLower()); }
-    internal readonly struct Punpckhqdq : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Create(a.GetUpper(), b.GetUpper()); }
-
-    internal readonly struct Pshufb : IPacked
-    {
-        // Vector128.Shuffle clears for every index above 15, PSHUFB only for those with bit 7.
-        [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Shuffle(a, b & Vector128.Create((byte)0x8F));
-    }
-
-    // Even and odd elements of a:b side by side, then one vertical operation.
-    internal readonly struct Phaddw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => (EvenW(a, b) + OddW(a, b)).AsByte(); }
-    internal readonly struct Phsubw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => (EvenW(a, b) - OddW(a, b)).AsByte(); }
-    internal readonly struct Phaddsw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.AddSaturate(EvenW(a, b), OddW(a, b)).AsByte(); }
-    internal readonly struct Phsubsw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.SubtractSaturate(EvenW(a, b), OddW(a, b)).AsByte(); }
-    internal readonly struct Phaddd : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => (EvenD(a, b) + OddD(a, b)).AsByte(); }
-    internal readonly struct Phsubd : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => (EvenD(a, b) - OddD(a, b)).AsByte(); }
-
-    [MethodImpl(In)]
-    private static Vector128<short> EvenW(V a, V b) => Vector128.Narrow(a.AsInt32(), b.AsInt32());
-
-    [MethodImpl(In)]
-    private static Vector128<short> OddW(V a, V b) =>
-        Vector128.Narrow(Vector128.ShiftRightLogical(a.AsInt32(), 16), Vector128.ShiftRightLogical(b.AsInt32(), 16));
-
-    [MethodImpl(In)]
-    private static Vector128<int> EvenD(V a, V b) => Vector128.Narrow(a.AsInt64(), b.AsInt64());
-
-    [MethodImpl(In)]
-    private static Vector128<int> OddD(V a, V b) =>
-        Vector128.Narrow(Vector128.ShiftRightLogical(a.AsInt64(), 32), Vector128.ShiftRightLogical(b.AsInt64(), 32));
-
-    /// <summary>MMX operations that use both halves of a vector: they see b above a, the result is one half of the vector result.</summary>
-    internal readonly struct Joined<T> : IPacked where T : struct, IPacked
-    {
-        [MethodImpl(In)] public static V Calc(V a, V b) => T.Calc(Vector128.Create(a.GetLower(), b.GetLower()), V.Zero);
-    }
-
-    /// <summary>MMX unpack-high: the upper half of what the vector form makes of the low eight bytes.</summary>
-    internal readonly struct UpperHalf<T> : IPacked where T : struct, IPacked
-    {
-        [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Create(T.Calc(a, b).GetUpper(), Vector64<byte>.Zero);
-    }
-
-    internal readonly struct PshufbMmx : IPacked
-    {
-        [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.Shuffle(a, b & Vector128.Create((byte)0x87));
-    }
-
-    // Sign and zero extension of the low elements.
-    internal readonly struct Pmovsxbw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.WidenLower(b.AsSByte()).AsByte(); }
-    internal readonly struct Pmovsxbd : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.WidenLower(Vector128.WidenLower(b.AsSByte())).AsByte(); }
-    internal readonly struct Pmovsxbq : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.WidenLower(Vector128.WidenLower(Vector128.WidenLower(b.AsSByte()))).AsByte(); }
-    internal readonly struct Pmovsxwd : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.WidenLower(b.AsInt16()).AsByte(); }
-    internal readonly struct Pmovsxwq : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.WidenLower(Vector128.WidenLower(b.AsInt16())).AsByte(); }
-    internal readonly struct Pmovsxdq : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.WidenLower(b.AsInt32()).AsByte(); }
-    internal readonly struct Pmovzxbw : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.WidenLower(b).AsByte(); }
-    internal readonly struct Pmovzxbd : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.WidenLower(Vector128.WidenLower(b)).AsByte(); }
-    internal readonly struct Pmovzxbq : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.WidenLower(Vector128.WidenLower(Vector128.WidenLower(b))).AsByte(); }
-    internal readonly struct Pmovzxwd : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.WidenLower(b.AsUInt16()).AsByte(); }
-    internal readonly struct Pmovzxwq : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.WidenLower(Vector128.WidenLower(b.AsUInt16())).AsByte(); }
-    internal readonly struct Pmovzxdq : IPacked { [MethodImpl(In)] public static V Calc(V a, V b) => Vector128.WidenLower(b.AsUInt32()).AsByte(); }
 }

@@ -113,7 +113,9 @@ internal static unsafe class StringCompare
         return false;
     }
 
-    /// <summary>Whether the first string occurs in the second at <paramref name="j"/>, as far as the second reaches in this vector.</summary>
+    /// <summary>
+    /// Whether the first string occurs in the second at <paramref name="j"/>, as far as the second reaches in this vector.
+    /// </summary>
     private static bool EqualOrdered(V a, V b, int lengthA, int lengthB, int j, int control, int count)
     {
         for (var i = 0; i < lengthA && i + j < count; i++)

@@ -40,7 +40,9 @@ internal sealed unsafe partial class Translator
         return ref op;
     }
 
-    /// <summary>Byte offset of an XMM register from XMM0, or of element <paramref name="element"/> of <paramref name="size"/> bytes in it.</summary>
+    /// <summary>
+    /// Byte offset of an XMM register from XMM0, or of element <paramref name="element"/> of <paramref name="size"/> bytes in it.
+    /// </summary>
     private static byte X(Register register, int element = 0, int size = 0) => (byte)((register - Register.XMM0) * 16 + element * size);
 
     private static byte Mm(Register register) => (byte)((register - Register.MM0) * 8);

@@ -156,10 +156,10 @@ internal sealed unsafe partial class Translator
         return true;
     }
 
-    /// <summary>CVTPI2PS, CVTPI2PD. With a memory operand CVTPI2PD does not touch the MMX state (SDM Vol. 2).</summary>
+    /// <summary>CVTPI2PS, CVTPI2PD. With a memory operand they do not touch the MMX state.</summary>
     private bool FromMmx(in Instruction i, delegate*<CpuState*, Op*, bool> body)
     {
-        var touches = i.Mnemonic == Mnemonic.Cvtpi2ps || i.Op1Kind == OpKind.Register;
+        var touches = i.Op1Kind == OpKind.Register;
         if (touches) GuardMmx(needsSse: true);
         else GuardSse();
         ref var op = ref EmitCall(i, body);

@@ -51,11 +51,13 @@ internal sealed unsafe partial class Translator
                 CommitMmx();
                 return true;
             case Mnemonic.Pinsrb: return Insert(i, 1, &Moves.LoadElement<byte>, &Moves.ElementFromGeneral<byte>);
-            case Mnemonic.Pinsrw when IsX(i.Op0Register): return Insert(i, 2, &Moves.LoadElement<ushort>, &Moves.ElementFromGeneral<ushort>);
+            case Mnemonic.Pinsrw when IsX(i.Op0Register):
+                return Insert(i, 2, &Moves.LoadElement<ushort>, &Moves.ElementFromGeneral<ushort>);
             case Mnemonic.Pinsrd: return Insert(i, 4, &Moves.LoadElement<uint>, &Moves.ElementFromGeneral<uint>);
             case Mnemonic.Pinsrq: return Insert(i, 8, &Moves.LoadElement<ulong>, &Moves.ElementFromGeneral<ulong>);
             case Mnemonic.Pextrb: return Extract(i, 1, &Moves.StoreElement<byte>, &Moves.ElementToGeneral<byte>);
-            case Mnemonic.Pextrw when IsX(i.Op1Register): return Extract(i, 2, &Moves.StoreElement<ushort>, &Moves.ElementToGeneral<ushort>);
+            case Mnemonic.Pextrw when IsX(i.Op1Register):
+                return Extract(i, 2, &Moves.StoreElement<ushort>, &Moves.ElementToGeneral<ushort>);
             case Mnemonic.Pextrd or Mnemonic.Extractps: return Extract(i, 4, &Moves.StoreElement<uint>, &Moves.ElementToGeneral<uint>);
             case Mnemonic.Pextrq: return Extract(i, 8, &Moves.StoreElement<ulong>, &Moves.ElementToGeneral<ulong>);
             case Mnemonic.Pinsrw:
@@ -69,7 +71,8 @@ internal sealed unsafe partial class Translator
             }
             case Mnemonic.Pextrw:
                 GuardMmx();
-                EmitRegisters(&Moves.MmxToGeneral<ushort>, BlockBuilder.Offset(i.Op0Register), (byte)(Mm(i.Op1Register) + (i.Immediate8 & 3) * 2));
+                EmitRegisters(&Moves.MmxToGeneral<ushort>, BlockBuilder.Offset(i.Op0Register),
+                    (byte)(Mm(i.Op1Register) + (i.Immediate8 & 3) * 2));
                 CommitMmx();
                 return true;
             default: return false;
@@ -183,12 +186,14 @@ internal sealed unsafe partial class Translator
         else if (IsMm(i.Op0Register))
         {
             var wide = i.Op1Register.GetSize() == 8;
-            EmitRegisters(wide ? &Moves.MmxFromGeneral<ulong> : &Moves.MmxFromGeneral<uint>, Mm(i.Op0Register), BlockBuilder.Offset(i.Op1Register));
+            EmitRegisters(wide ? &Moves.MmxFromGeneral<ulong> : &Moves.MmxFromGeneral<uint>, Mm(i.Op0Register),
+                BlockBuilder.Offset(i.Op1Register));
         }
         else
         {
             var wide = i.Op0Register.GetSize() == 8;
-            EmitRegisters(wide ? &Moves.MmxToGeneral<ulong> : &Moves.MmxToGeneral<uint>, BlockBuilder.Offset(i.Op0Register), Mm(i.Op1Register));
+            EmitRegisters(wide ? &Moves.MmxToGeneral<ulong> : &Moves.MmxToGeneral<uint>, BlockBuilder.Offset(i.Op0Register),
+                Mm(i.Op1Register));
         }
         CommitMmx(IsMm(i.Op0Register) ? i.Op0Register : Register.None);
         return true;

@@ -66,7 +66,8 @@ internal static unsafe class FloatCalls
         for (var lane = 0; lane < lanes; lane++)
         {
             // LT, LE, NLT, NLE signal for quiet NaNs.
-            var order = SoftFloat.Compare(VectorFloatRun.Get<T>(a, lane), VectorFloatRun.Get<T>(b, lane), (predicate & 3) is 1 or 2, ref run.Env);
+            var order = SoftFloat.Compare(VectorFloatRun.Get<T>(a, lane), VectorFloatRun.Get<T>(b, lane), (predicate & 3) is 1 or 2,
+                ref run.Env);
             var holds = (predicate & 3) switch
             {
                 0 => order == FpOrder.Equal,
@@ -91,7 +92,9 @@ internal static unsafe class FloatCalls
         if (!VectorSource.Read(s, op, out var b)) return false;
         var a = Xmm.At(s, op->Dst);
         FpOrder order;
-        var (x, y) = sizeof(T) == 4 ? (a.AsSingle().ToScalar(), b.AsSingle().ToScalar()) : (a.AsDouble().ToScalar(), b.AsDouble().ToScalar());
+        var (x, y) = sizeof(T) == 4
+            ? (a.AsSingle().ToScalar(), b.AsSingle().ToScalar())
+            : (a.AsDouble().ToScalar(), b.AsDouble().ToScalar());
         var tame = sizeof(T) == 4
             ? HostFloat.NormalOrZero(a.AsSingle().ToScalar()) && HostFloat.NormalOrZero(b.AsSingle().ToScalar())
             : HostFloat.NormalOrZero(x) && HostFloat.NormalOrZero(y);
@@ -175,7 +178,9 @@ internal static unsafe class FloatCalls
         return run.Commit<T>(s, op, lanes);
     }
 
-    /// <summary>DPPS, DPPD: products chosen by the upper immediate bits, summed pairwise, delivered to lanes chosen by the lower ones.</summary>
+    /// <summary>
+    /// DPPS, DPPD: products chosen by the upper immediate bits, summed pairwise, delivered to lanes chosen by the lower ones.
+    /// </summary>
     public static bool DotProduct<T>(CpuState* s, Op* op) where T : unmanaged
     {
         if (!VectorSource.Read(s, op, out var b)) return false;
@@ -192,10 +197,12 @@ internal static unsafe class FloatCalls
                 : Reload<T>(SoftFloat.Multiply(VectorFloatRun.Get<T>(a, lane), VectorFloatRun.Get<T>(b, lane), format, ref run.Env));
             run.EndLane();
         }
+        if (run.MustStop) return run.Finish(s, op);
         var sum = Reload<T>(SoftFloat.Add(products[0], products[1], format, ref run.Env));
         if (lanes == 4)
         {
             var upper = Reload<T>(SoftFloat.Add(products[2], products[3], format, ref run.Env));
+            if (run.MustStop) return run.Finish(s, op);
             sum = SoftFloat.Add(sum, upper, format, ref run.Env);
         }
         for (var lane = 0; lane < lanes; lane++) run.Set<T>(lane, ((immediate >> lane) & 1) != 0 ? sum : Real.Zero(false));

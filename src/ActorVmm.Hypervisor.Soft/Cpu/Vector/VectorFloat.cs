@@ -79,7 +79,8 @@ internal static class FloatOps
             HostFloat.Plain(mxcsr) && HostFloat.NormalOrZero(a) && HostFloat.NormalOrZero(b) && HostFloat.NormalOrZero(r) &&
             (HostFloat.InexactSeen(mxcsr) || SumIsExact(a, -b, r));
 
-        public static Real Calc(in Real a, in Real b, in FpFormat format, ref FpEnvironment env) => SoftFloat.Subtract(a, b, format, ref env);
+        public static Real Calc(in Real a, in Real b, in FpFormat format, ref FpEnvironment env) =>
+            SoftFloat.Subtract(a, b, format, ref env);
     }
 
     internal readonly struct Mul : IFloatOp
@@ -94,7 +95,8 @@ internal static class FloatOps
             return HostFloat.InexactSeen(mxcsr) || (HostFloat.FarFromDenormal(r) && T.FusedMultiplyAdd(a, b, -r) == T.Zero);
         }
 
-        public static Real Calc(in Real a, in Real b, in FpFormat format, ref FpEnvironment env) => SoftFloat.Multiply(a, b, format, ref env);
+        public static Real Calc(in Real a, in Real b, in FpFormat format, ref FpEnvironment env) =>
+            SoftFloat.Multiply(a, b, format, ref env);
     }
 
     internal readonly struct Div : IFloatOp
@@ -124,7 +126,8 @@ internal static class FloatOps
             return HostFloat.InexactSeen(mxcsr) || (HostFloat.FarFromDenormal(b) && T.FusedMultiplyAdd(r, r, -b) == T.Zero);
         }
 
-        public static Real Calc(in Real a, in Real b, in FpFormat format, ref FpEnvironment env) => SoftFloat.SquareRoot(b, format, ref env);
+        public static Real Calc(in Real a, in Real b, in FpFormat format, ref FpEnvironment env) =>
+            SoftFloat.SquareRoot(b, format, ref env);
     }
 
     internal readonly struct Min : IFloatOp
@@ -157,7 +160,9 @@ internal static class FloatOps
         return (a - (r - part)) + (b - part) == T.Zero;
     }
 
-    /// <summary>MIN and MAX (SDM Vol. 2): the second operand unless the first is strictly better; any NaN is invalid and gives the second.</summary>
+    /// <summary>
+    /// MIN and MAX (SDM Vol. 2): the second operand unless the first is strictly better; any NaN is invalid and gives the second.
+    /// </summary>
     private static Real Select(in Real a, in Real b, FpOrder wanted, ref FpEnvironment env)
     {
         var order = SoftFloat.Compare(a, b, quietNaNsSignal: true, ref env);
@@ -172,37 +177,44 @@ internal static unsafe class VectorFloat
     private const MethodImplOptions Opt = MethodImplOptions.AggressiveOptimization;
 
     [MethodImpl(Opt)]
-    public static void ScalarRr<TOp, T>(CpuState* s, Op* op) where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    public static void ScalarRr<TOp, T>(CpuState* s, Op* op)
+        where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         var a = Xmm.Low<T>(s, op->Dst);
         var b = Xmm.Low<T>(s, op->Src);
         var r = TOp.Fast(a, b);
         if (TOp.Holds(a, b, r, s->Mxcsr)) Xmm.Low<T>(s, op->Dst) = r;
-        else if (!Slow<TOp, T>(s, op, Scalar.Widen(b), 0, 1)) return;
+        else if (!Slow<TOp, T>(s, op, Scalar.Xmm<T>(s, op->Src), 0, 1)) return;
         op[1].Fn(s, op + 1);
     }
 
     [MethodImpl(Opt)]
-    public static void ScalarRm<TOp, T>(CpuState* s, Op* op) where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    public static void ScalarRm<TOp, T>(CpuState* s, Op* op)
+        where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
-        var a = Xmm.Low<T>(s, op->Dst);
-        var b = Mem.Read<T>(s, op, AtAny.Of(s, op));
+        var bits = Scalar.Read<T>(s, op, AtAny.Of(s, op));
         if (s->Abort != Abort.None) return;
+        // The address temporary has served; through it the bits become a number without a local's address being taken.
+        s->Regs[17] = bits;
+        var a = Xmm.Low<T>(s, op->Dst);
+        var b = *(T*)((byte*)s + CpuState.TempRegister);
         var r = TOp.Fast(a, b);
         if (TOp.Holds(a, b, r, s->Mxcsr)) Xmm.Low<T>(s, op->Dst) = r;
-        else if (!Slow<TOp, T>(s, op, Scalar.Widen(b), 0, 1)) return;
+        else if (!Slow<TOp, T>(s, op, bits, 0, 1)) return;
         op[1].Fn(s, op + 1);
     }
 
     [MethodImpl(Opt)]
-    public static void PackedRr<TOp, T>(CpuState* s, Op* op) where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    public static void PackedRr<TOp, T>(CpuState* s, Op* op)
+        where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         if (!PackedBody<TOp, T>(s, op, Xmm.Low<ulong>(s, op->Src), Xmm.Low<ulong>(s, (byte)(op->Src + 8)))) return;
         op[1].Fn(s, op + 1);
     }
 
     [MethodImpl(Opt)]
-    public static void PackedRm<TOp, T>(CpuState* s, Op* op) where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
+    public static void PackedRm<TOp, T>(CpuState* s, Op* op)
+        where TOp : struct, IFloatOp where T : unmanaged, IBinaryFloatingPointIeee754<T>
     {
         var at = AtAny.Of(s, op);
         if ((at & 15) != 0)
@@ -210,9 +222,9 @@ internal static unsafe class VectorFloat
             Flow.Raise(s, op, Vector.Gp, 0);
             return;
         }
-        var low = Mem.Read<ulong>(s, op, at);
+        var low = Scalar.Read<ulong>(s, op, at);
         if (s->Abort != Abort.None) return;
-        var high = Mem.Read<ulong>(s, op, at + 8);
+        var high = Scalar.Read<ulong>(s, op, at + 8);
         if (s->Abort != Abort.None) return;
         if (!PackedBody<TOp, T>(s, op, low, high)) return;
         op[1].Fn(s, op + 1);
@@ -244,7 +256,8 @@ internal static unsafe class VectorFloat
         var run = new VectorFloatRun(s->Mxcsr);
         for (var lane = 0; lane < lanes; lane++)
         {
-            run.Set<T>(lane, TOp.Calc(VectorFloatRun.Get<T>(a, lane), VectorFloatRun.Get<T>(b, lane), VectorFloatRun.Format<T>(), ref run.Env));
+            run.Set<T>(lane, TOp.Calc(VectorFloatRun.Get<T>(a, lane), VectorFloatRun.Get<T>(b, lane), VectorFloatRun.Format<T>(),
+                ref run.Env));
             run.EndLane();
         }
         return run.Commit<T>(s, op, lanes);
@@ -280,6 +293,9 @@ internal unsafe struct VectorFloatRun(uint mxcsr)
         _all |= Env.Flags;
         Env.Flags = FpFlags.None;
     }
+
+    /// <summary>An unmasked exception has been raised: instructions of several steps stop here.</summary>
+    public readonly bool MustStop => ((_all | Env.Flags) & ~Env.Masks) != 0;
 
     /// <summary>
     /// Updates MXCSR. An unmasked exception that is found before computing (in any lane) hides those found after (SDM Vol. 1 §11.5.3).

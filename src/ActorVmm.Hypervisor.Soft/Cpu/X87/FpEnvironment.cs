@@ -42,7 +42,9 @@ internal struct FpEnvironment
     /// <summary>MXCSR.FTZ: tiny results become zero where underflow is masked.</summary>
     public bool FlushToZero;
 
-    /// <summary>x87: NaN operands choose the larger significand instead of the first; unmasked overflow and underflow deliver a scaled result.</summary>
+    /// <summary>
+    /// x87: NaN operands choose the larger significand instead of the first; unmasked overflow and underflow deliver a scaled result.
+    /// </summary>
     public bool IsX87;
 
     /// <summary>The last rounding went away from zero (C1).</summary>
@@ -74,7 +76,9 @@ internal readonly record struct FpFormat(int Precision, int MinExponent, int Max
     public static readonly FpFormat Double = new(53, -1022, 1023);
     public static readonly FpFormat Extended = new(64, -16382, 16383);
 
-    /// <summary>The x87 register format under a control word's precision field (SDM Vol. 1 §8.1.5.2): fewer bits, full exponent range.</summary>
+    /// <summary>
+    /// The x87 register format under a control word's precision field (SDM Vol. 1 §8.1.5.2): fewer bits, full exponent range.
+    /// </summary>
     public static FpFormat OfControlWord(ushort control) => ((control >> 8) & 3) switch
     {
         0 => Extended with { Precision = 24 },

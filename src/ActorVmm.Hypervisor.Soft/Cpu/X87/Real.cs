@@ -15,8 +15,8 @@ internal enum RealClass : byte
 }
 
 /// <summary>
-/// A number taken apart: finite ones are <c>Significand / 2^63 * 2^Exponent</c> with bit 63 of the significand set, whatever format they came
-/// from and denormal or not, so that one set of algorithms serves binary32, binary64 and the 80-bit format.
+/// A number taken apart: finite ones are <c>Significand / 2^63 * 2^Exponent</c> with bit 63 of the significand set, whatever format they
+/// came from and denormal or not, so that one set of algorithms serves binary32, binary64 and the 80-bit format.
 /// </summary>
 internal struct Real
 {

@@ -5,8 +5,8 @@ namespace ActorVmm.Hypervisor.Soft.Cpu;
 
 /// <summary>
 /// IEEE 754 arithmetic as x86 defines it, on <see cref="Real"/>s: each operation forms the exact result, or its leading 128 bits with the
-/// lowest as sticky bit, and rounds once. Exceptions go to <see cref="FpEnvironment.Flags"/>; when an unmasked one suppresses the result the
-/// returned value has no meaning.
+/// lowest as sticky bit, and rounds once. Exceptions go to <see cref="FpEnvironment.Flags"/>; when an unmasked one suppresses the result
+/// the returned value has no meaning.
 /// </summary>
 internal static class SoftFloat
 {
@@ -22,7 +22,10 @@ internal static class SoftFloat
                 // SDM Vol. 1 §8.5.5: tininess alone raises it; the register gets the result scaled by 2^24576.
                 env.Flags |= FpFlags.Underflow | (inexact ? FpFlags.Precision : 0);
                 env.RoundedUp = up;
-                return Real.Finite(negative, exponent + (carry ? 1 : 0) + 24576, kept);
+                exponent += 24576 + (carry ? 1 : 0);
+                if (exponent >= format.MinExponent) return Real.Finite(negative, exponent, kept);
+                env.Flags |= FpFlags.Precision; // FSCALE can go beyond what scaling mends
+                return Real.Zero(negative);
             }
             if (env.FlushToZero)
             {
@@ -44,7 +47,10 @@ internal static class SoftFloat
             {
                 env.Flags |= FpFlags.Overflow | (inexact ? FpFlags.Precision : 0);
                 env.RoundedUp = up;
-                return Real.Finite(negative, exponent - 24576, kept);
+                exponent -= 24576;
+                if (exponent <= format.MaxExponent) return Real.Finite(negative, exponent, kept);
+                env.Flags |= FpFlags.Precision;
+                return Real.Infinity(negative);
             }
             env.Flags |= FpFlags.Overflow | FpFlags.Precision;
             var toInfinity = env.Rounding switch
@@ -55,15 +61,19 @@ internal static class SoftFloat
                 _ => false,
             };
             env.RoundedUp = toInfinity;
-            return toInfinity ? Real.Infinity(negative) : Real.Finite(negative, format.MaxExponent, ulong.MaxValue << (64 - format.Precision));
+            return toInfinity ? Real.Infinity(negative) : Real.Finite(negative, format.MaxExponent,
+                ulong.MaxValue << (64 - format.Precision));
         }
         if (inexact) env.Flags |= FpFlags.Precision;
         env.RoundedUp = up;
         return Real.Finite(negative, exponent, kept);
     }
 
-    /// <summary>Rounds hi:lo to its leading <paramref name="precision"/> bits. After a carry out of the top the result is 2^63, one exponent up.</summary>
-    private static ulong RoundBits(ulong hi, ulong lo, int precision, bool negative, Rounding mode, out bool carry, out bool inexact, out bool up)
+    /// <summary>
+    /// Rounds hi:lo to its leading <paramref name="precision"/> bits. After a carry out of the top the result is 2^63, one exponent up.
+    /// </summary>
+    private static ulong RoundBits(ulong hi, ulong lo, int precision, bool negative, Rounding mode, out bool carry, out bool inexact,
+        out bool up)
     {
         var kept = hi;
         var rest = lo;
@@ -159,7 +169,9 @@ internal static class SoftFloat
         if (a.Denormal || b.Denormal) env.Flags |= FpFlags.Denormal;
     }
 
-    /// <summary>NaN and unsupported operands of two-operand instructions (SDM Vol. 1 §4.8.3.5). True: <paramref name="result"/> is final.</summary>
+    /// <summary>
+    /// NaN and unsupported operands of two-operand instructions (SDM Vol. 1 §4.8.3.5). True: <paramref name="result"/> is final.
+    /// </summary>
     public static bool NaNs(in Real a, in Real b, ref FpEnvironment env, out Real result)
     {
         result = default;
@@ -275,7 +287,7 @@ internal static class SoftFloat
         FlushOperand(ref a, env);
         FlushOperand(ref b, env);
         var negative = a.Negative != b.Negative;
-        if (a.Class == b.Class && a.Class is RealClass.Infinity or RealClass.Zero && a.Class == b.Class) return Invalid(ref env);
+        if (a.Class == b.Class && a.Class != RealClass.Finite) return Invalid(ref env);
         if (a.Class == RealClass.Infinity)
         {
             RaiseDenormal(a, b, ref env);
@@ -297,7 +309,10 @@ internal static class SoftFloat
         return Round(negative, exponent, high, low | (remainder != 0 ? 1UL : 0), format, ref env);
     }
 
-    /// <summary>hi:lo / divisor where hi is below the divisor and the divisor's top bit is set (Knuth, TAOCP 4.3.1 algorithm D with 32-bit digits).</summary>
+    /// <summary>
+    /// hi:lo / divisor where hi is below the divisor and the divisor's top bit is set (Knuth, TAOCP 4.3.1 algorithm D with 32-bit
+    /// digits).
+    /// </summary>
     public static ulong Divide128(ulong hi, ulong lo, ulong divisor, out ulong remainder)
     {
         var high = Digit(hi, lo >> 32, divisor, out var rest);
@@ -427,7 +442,9 @@ internal static class SoftFloat
         return units;
     }
 
-    /// <summary>Rounds to an integer in floating point (FRNDINT, ROUNDSD). The precision exception is the caller's to keep or drop.</summary>
+    /// <summary>
+    /// Rounds to an integer in floating point (FRNDINT, ROUNDSD). The precision exception is the caller's to keep or drop.
+    /// </summary>
     public static Real RoundToIntegral(Real a, Rounding rounding, ref FpEnvironment env)
     {
         env.RoundedUp = false;

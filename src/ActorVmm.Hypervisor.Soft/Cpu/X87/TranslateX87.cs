@@ -80,9 +80,15 @@ internal sealed unsafe partial class Translator
         switch (i.Mnemonic)
         {
             case Mnemonic.Fld when size == 0: return X87Simple(i, &X87.LoadRegister, 0);
-            case Mnemonic.Fld: return X87Memory(i, size switch { 4 => &X87.Load<MemorySingle>, 8 => &X87.Load<MemoryDouble>, _ => &X87.LoadExtended }, 0);
+            case Mnemonic.Fld:
+                return X87Memory(i, size switch { 4 => &X87.Load<MemorySingle>, 8 => &X87.Load<MemoryDouble>, _ => &X87.LoadExtended }, 0);
             case Mnemonic.Fild:
-                return X87Memory(i, size switch { 2 => &X87.Load<MemoryInt16>, 4 => &X87.Load<MemoryInt32>, _ => &X87.Load<MemoryInt64> }, 0);
+                return X87Memory(i, size switch
+                {
+                    2 => &X87.Load<MemoryInt16>,
+                    4 => &X87.Load<MemoryInt32>,
+                    _ => &X87.Load<MemoryInt64>,
+                }, 0);
             case Mnemonic.Fbld: return X87Memory(i, &X87.LoadDecimal, 0);
             case Mnemonic.Fbstp: return X87Memory(i, &X87.StoreDecimal, X87.PopOnce);
             case Mnemonic.Fst or Mnemonic.Fstp or Mnemonic.Fstpnce:
@@ -90,9 +96,14 @@ internal sealed unsafe partial class Translator
                 var pop = i.Mnemonic == Mnemonic.Fst ? (ushort)0 : X87.PopOnce;
                 if (size != 0)
                 {
-                    return X87Memory(i, size switch { 4 => &X87.Store<MemorySingle>, 8 => &X87.Store<MemoryDouble>, _ => &X87.StoreExtended }, pop);
+                    return X87Memory(i, size switch
+                    {
+                        4 => &X87.Store<MemorySingle>,
+                        8 => &X87.Store<MemoryDouble>,
+                        _ => &X87.StoreExtended,
+                    }, pop);
                 }
-                ref var op = ref EmitX87(i, &X87.Run, &X87.StoreRegister);
+                ref var op = ref EmitX87(i, &X87.Run, i.Mnemonic == Mnemonic.Fstpnce ? &X87.StoreRegisterUnchecked : &X87.StoreRegister);
                 op.Dst = St(i.Op0Register);
                 op.Aux = pop;
                 return true;

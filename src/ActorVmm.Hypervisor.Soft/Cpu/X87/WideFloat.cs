@@ -1,8 +1,8 @@
 namespace ActorVmm.Hypervisor.Soft.Cpu;
 
 /// <summary>
-/// A float with a 128-bit significand, for evaluating the transcendental functions: <c>±Significand / 2^127 * 2^Exponent</c>, top bit set, or
-/// zero. Each operation truncates, with an error below 2^-120 relative; nothing overflows in the ranges used.
+/// A float with a 128-bit significand, for evaluating the transcendental functions: <c>±Significand / 2^127 * 2^Exponent</c>, top bit
+/// set, or zero. Each operation truncates, with an error below 2^-120 relative; nothing overflows in the ranges used.
 /// </summary>
 internal readonly struct WideFloat(bool negative, int exponent, UInt128 significand)
 {
@@ -102,5 +102,6 @@ internal readonly struct WideFloat(bool negative, int exponent, UInt128 signific
     /// <summary>Rounds to the 80-bit format; <paramref name="exact"/> false adds the information that digits follow.</summary>
     public Real Round(bool exact, ref FpEnvironment env) => IsZero
         ? Real.Zero(Negative)
-        : SoftFloat.Round(Negative, Exponent, (ulong)(Significand >> 64), (ulong)Significand | (exact ? 0UL : 1UL), FpFormat.Extended, ref env);
+        : SoftFloat.Round(Negative, Exponent, (ulong)(Significand >> 64), (ulong)Significand | (exact ? 0UL : 1UL), FpFormat.Extended,
+            ref env);
 }

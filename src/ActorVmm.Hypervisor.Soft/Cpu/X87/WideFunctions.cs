@@ -3,9 +3,9 @@ using System.Numerics;
 namespace ActorVmm.Hypervisor.Soft.Cpu;
 
 /// <summary>
-/// Elementary functions on <see cref="WideFloat"/>: argument reduction and power series until the terms fall below the last bit. The relative
-/// error is below 2^-110, so that rounding to 64 bits gives the correctly rounded value but for arguments within 2^-46 ulp of a tie. No host
-/// math library is used: results are the same everywhere.
+/// Elementary functions on <see cref="WideFloat"/>: argument reduction and power series until the terms fall below the last bit. The
+/// relative error is below 2^-110, so that rounding to 64 bits gives the correctly rounded value but for arguments within 2^-46 ulp of a
+/// tie. No host math library is used: results are the same everywhere.
 /// </summary>
 internal static class WideFunctions
 {

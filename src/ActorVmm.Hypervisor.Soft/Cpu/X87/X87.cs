@@ -3,10 +3,10 @@ using System.Runtime.CompilerServices;
 namespace ActorVmm.Hypervisor.Soft.Cpu;
 
 /// <summary>
-/// The x87 unit (SDM Vol. 1 chapter 8): register stack, control and status, exceptions. Instructions are bodies that <see cref="Run"/> calls
-/// through the op's Imm; a body answers false after an abort and has then changed nothing. Unmasked floating-point exceptions are no abort:
-/// they set ES, and the next waiting instruction raises #MF (CR0.NE is taken as set; the external FERR# line of the PC/AT is not modelled).
-/// The last-opcode register (FOP) is loaded and stored but not tracked, like on processors with fopcode compatibility off.
+/// The x87 unit (SDM Vol. 1 chapter 8): register stack, control and status, exceptions. Instructions are bodies that <see cref="Run"/>
+/// calls through the op's Imm; a body answers false after an abort and has then changed nothing. Unmasked floating-point exceptions are
+/// no abort: they set ES, and the next waiting instruction raises #MF (CR0.NE is taken as set; the external FERR# line of the PC/AT is
+/// not modelled). The last-opcode register (FOP) is loaded and stored but not tracked, like on processors with fopcode compatibility off.
 /// </summary>
 internal static unsafe partial class X87
 {
@@ -15,7 +15,9 @@ internal static unsafe partial class X87
     private const ushort ErrorSummary = 1 << 7, Busy = 1 << 15;
     private const ulong Cr0Mp = 1 << 1;
 
-    /// <summary>A waiting instruction that works on data: tests CR0 and pending faults, notes the instruction pointer, then runs the body.</summary>
+    /// <summary>
+    /// A waiting instruction that works on data: tests CR0 and pending faults, notes the instruction pointer, then runs the body.
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Run(CpuState* s, Op* op)
     {

@@ -164,9 +164,9 @@ internal static unsafe partial class X87
 
     private static bool CompareUnderflow(CpuState* s, Op* op)
     {
-        if (!StackFault(s, overflow: false)) return true;
+        var masked = StackFault(s, overflow: false);
         SetConditions(s, C3 | C2 | C0);
-        for (var n = Pops(op); n > 0; n--) Pop(s);
+        for (var n = masked ? Pops(op) : 0; n > 0; n--) Pop(s);
         return true;
     }
 
@@ -174,7 +174,8 @@ internal static unsafe partial class X87
     {
         var env = Environment(s);
         var order = SoftFloat.Compare(Get(s, 0), b, (op->Aux & Unordered) == 0, ref env);
-        if (!Accept(s, env)) return true;
+        var delivered = Accept(s, env);
+        // The conditions are set even with an unmasked exception, as AMD's processors do; then nothing is popped.
         SetConditions(s, order switch
         {
             FpOrder.Unordered => C3 | C2 | C0,
@@ -182,7 +183,7 @@ internal static unsafe partial class X87
             FpOrder.Equal => C3,
             _ => 0,
         });
-        for (var n = Pops(op); n > 0; n--) Pop(s);
+        for (var n = delivered ? Pops(op) : 0; n > 0; n--) Pop(s);
         return true;
     }
 
@@ -190,16 +191,20 @@ internal static unsafe partial class X87
     public static bool CompareToFlags(CpuState* s, Op* op)
     {
         FpOrder order;
+        bool delivered;
         if (IsEmpty(s, 0) || IsEmpty(s, op->Src))
         {
-            if (!StackFault(s, overflow: false)) return true;
+            delivered = StackFault(s, overflow: false);
             order = FpOrder.Unordered;
         }
         else
         {
             var env = Environment(s);
             order = SoftFloat.Compare(Get(s, 0), Get(s, op->Src), (op->Aux & Unordered) == 0, ref env);
-            if (!Accept(s, env)) return true;
+            // C1 changes with a stack underflow only (APM Vol. 5 FCOMI).
+            var c1 = s->FpuStatus & C1;
+            delivered = Accept(s, env);
+            s->FpuStatus = (ushort)((s->FpuStatus & ~C1) | c1);
         }
         Flags.SetArithmetic(s, order switch
         {
@@ -208,7 +213,7 @@ internal static unsafe partial class X87
             FpOrder.Equal => Flags.Zf,
             _ => 0,
         });
-        for (var n = Pops(op); n > 0; n--) Pop(s);
+        for (var n = delivered ? Pops(op) : 0; n > 0; n--) Pop(s);
         return true;
     }
 
@@ -266,7 +271,9 @@ internal static unsafe partial class X87
         return true;
     }
 
-    /// <summary>FCMOVcc: Aux holds the condition (0 B, 1 E, 2 BE, 3 U), plus 4 for its negation.</summary>
+    /// <summary>
+    /// FCMOVcc: Aux holds the condition (0 B, 1 E, 2 BE, 3 U), plus 4 for its negation. C1 changes with a stack underflow only.
+    /// </summary>
     public static bool ConditionalMove(CpuState* s, Op* op)
     {
         if (IsEmpty(s, 0) || IsEmpty(s, op->Src)) return UnderflowTop(s);
@@ -278,7 +285,6 @@ internal static unsafe partial class X87
             _ => Flags.Parity(s),
         };
         if (holds != ((op->Aux & 4) != 0)) SetRaw(s, 0, s->St[Physical(s, op->Src)], s->StExponent[Physical(s, op->Src)]);
-        s->FpuStatus &= unchecked((ushort)~C1);
         return true;
     }
 
@@ -300,6 +306,7 @@ internal static unsafe partial class X87
     public static bool Free(CpuState* s, Op* op)
     {
         s->FpuEmpty |= (ushort)(1 << Physical(s, op->Src));
+        s->FpuStatus &= unchecked((ushort)~C1);
         for (var n = Pops(op); n > 0; n--) Pop(s);
         return true;
     }

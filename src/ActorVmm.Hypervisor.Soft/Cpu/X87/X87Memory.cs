@@ -42,7 +42,7 @@ internal static unsafe partial class X87
     /// <summary>FLD ST(i).</summary>
     public static bool LoadRegister(CpuState* s, Op* op)
     {
-        if (IsEmpty(s, 7) && IsEmpty(s, op->Src))
+        if (IsEmpty(s, op->Src))
         {
             if (!StackFault(s, overflow: false)) return true;
             PushSlot(s);
@@ -103,7 +103,8 @@ internal static unsafe partial class X87
         if (delivered && !WriteMemory(s, op, at, TMemory.Size, TMemory.Size == 4 ? value.ToSingle() : value.ToDouble())) return false;
         if (!delivered && !Mem.ProbeWrite(s, op, at, TMemory.Size)) return false;
         s->FpuDp = offset;
-        Note(s, env.Flags, env.RoundedUp && delivered);
+        // What is not stored has not been rounded either.
+        Note(s, delivered ? env.Flags : env.Flags & ~FpFlags.Precision, env.RoundedUp && delivered);
         if (!delivered) return true;
         for (var n = Pops(op); n > 0; n--) Pop(s);
         return true;
@@ -167,6 +168,15 @@ internal static unsafe partial class X87
         s->FpuDp = offset;
         Note(s, fault ? FpFlags.Invalid | FpFlags.StackFault : FpFlags.None, false);
         if (delivered) Pop(s);
+        return true;
+    }
+
+    /// <summary>FSTPNCE ST(i), undocumented: as FSTP, but an empty ST0 is only popped.</summary>
+    public static bool StoreRegisterUnchecked(CpuState* s, Op* op)
+    {
+        if (!IsEmpty(s, 0)) return StoreRegister(s, op);
+        s->FpuStatus &= unchecked((ushort)~C1);
+        Pop(s);
         return true;
     }
 

@@ -1,8 +1,8 @@
 namespace ActorVmm.Hypervisor.Soft.Cpu;
 
 /// <summary>
-/// FSIN, FCOS, FSINCOS, FPTAN, FPATAN, F2XM1, FYL2X, FYL2XP1. Accuracy: correctly rounded in practice (see <see cref="WideFunctions"/>), that
-/// is better than the one ulp that processors promise, which is why their last bit may differ; the angle is reduced with an exact π.
+/// FSIN, FCOS, FSINCOS, FPTAN, FPATAN, F2XM1, FYL2X, FYL2XP1. Accuracy: correctly rounded in practice (see <see cref="WideFunctions"/>),
+/// that is better than the one ulp that processors promise, which is why their last bit may differ; the angle is reduced with an exact π.
 /// </summary>
 internal static unsafe partial class X87
 {
@@ -193,7 +193,8 @@ internal static unsafe partial class X87
     public static bool LogarithmPlusOne(CpuState* s, Op* op)
     {
         if (!BeginBinary(s, out var x, out var y, out var env)) return true;
-        if (x.Negative && (x.Class == RealClass.Infinity || (x.Class == RealClass.Finite && x.Exponent >= 0))) return DeliverInvalid(s, env);
+        var belowDomain = x.Class == RealClass.Infinity || (x.Class == RealClass.Finite && x.Exponent >= 0);
+        if (x.Negative && belowDomain) return DeliverInvalid(s, env);
         SoftFloat.Denormal(ref x, ref env);
         SoftFloat.Denormal(ref y, ref env);
         var logarithm = x.Class == RealClass.Finite ? WideFunctions.LogOnePlus(WideFloat.Of(x)) : WideFloat.Zero;
@@ -207,7 +208,8 @@ internal static unsafe partial class X87
     private static bool Product(CpuState* s, in Real y, WideFloat logarithm, in Real limit, bool exact, FpEnvironment env)
     {
         var negative = y.Negative != limit.Negative;
-        if ((y.Class == RealClass.Infinity && limit.Class == RealClass.Zero) || (y.Class == RealClass.Zero && limit.Class == RealClass.Infinity))
+        if ((y.Class == RealClass.Infinity && limit.Class == RealClass.Zero) ||
+            (y.Class == RealClass.Zero && limit.Class == RealClass.Infinity))
         {
             return DeliverInvalid(s, env);
         }
