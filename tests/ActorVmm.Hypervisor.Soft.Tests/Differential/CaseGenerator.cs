@@ -115,7 +115,8 @@ internal sealed class CaseGenerator(InstructionSet instructions)
         if (instruction.IsStackInstruction) _known.Set(4, stack + (ulong)(long)instruction.StackPointerIncrement);
     }
 
-    private static bool Writes(OpAccess access) => access is OpAccess.Write or OpAccess.CondWrite or OpAccess.ReadWrite or OpAccess.ReadCondWrite;
+    private static bool Writes(OpAccess access) =>
+        access is OpAccess.Write or OpAccess.CondWrite or OpAccess.ReadWrite or OpAccess.ReadCondWrite;
 
     private void TrackFlags(in Instruction instruction, bool skippable)
     {
@@ -136,8 +137,8 @@ internal sealed class CaseGenerator(InstructionSet instructions)
         return i.Mnemonic switch
         {
             // C1 is cleared, or left alone where there is no underflow.
-            Mnemonic.Fcmovb or Mnemonic.Fcmovbe or Mnemonic.Fcmove or Mnemonic.Fcmovnb or Mnemonic.Fcmovnbe or Mnemonic.Fcmovne or Mnemonic.Fcmovnu
-                or Mnemonic.Fcmovu => RflagsBits.C1,
+            Mnemonic.Fcmovb or Mnemonic.Fcmovbe or Mnemonic.Fcmove or Mnemonic.Fcmovnb or Mnemonic.Fcmovnbe or Mnemonic.Fcmovne
+                or Mnemonic.Fcmovnu or Mnemonic.Fcmovu => RflagsBits.C1,
 
             // From an empty register onto a full stack: C1 says overflow or underflow, whichever is looked for first.
             Mnemonic.Fld when i.Op1Kind == OpKind.Register => RflagsBits.C1,
@@ -151,7 +152,8 @@ internal sealed class CaseGenerator(InstructionSet instructions)
         };
     }
 
-    private static bool ShiftsByCl(in Instruction i) => i.OpCount > 0 && i.GetOpKind(i.OpCount - 1) == OpKind.Register && i.GetOpRegister(i.OpCount - 1) == Register.CL;
+    private static bool ShiftsByCl(in Instruction i) =>
+        i.OpCount > 0 && i.GetOpKind(i.OpCount - 1) == OpKind.Register && i.GetOpRegister(i.OpCount - 1) == Register.CL;
 
     // SHL and SHR of 8 and 16 bits by the operand's size or more leave CF undefined (SDM Vol. 2, SAL/SAR/SHL/SHR).
     private static bool LosesCarry(in Instruction i)

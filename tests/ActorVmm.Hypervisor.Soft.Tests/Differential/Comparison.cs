@@ -64,7 +64,8 @@ internal static class Comparison
         var conditions = ConditionBits.Where(bit => (undefined & bit.Bit) != 0).Aggregate(0xFFFF, (mask, bit) => mask & ~bit.Mask);
         if (native.FpuControl != soft.FpuControl) yield return $"fcw: native 0x{native.FpuControl:x}, soft 0x{soft.FpuControl:x}";
         if (((native.FpuStatus ^ soft.FpuStatus) & conditions) != 0)
-            yield return $"fsw: native 0x{native.FpuStatus & conditions:x}, soft 0x{soft.FpuStatus & conditions:x} (defined 0x{conditions:x})";
+            yield return $"fsw: native 0x{native.FpuStatus & conditions:x}, soft 0x{soft.FpuStatus & conditions:x} " +
+                $"(defined 0x{conditions:x})";
         if (native.FpuTag != soft.FpuTag) yield return $"ftw: native 0x{native.FpuTag:x}, soft 0x{soft.FpuTag:x}";
         for (var i = 0; i < 8; i++)
             if (!native.St(i).SequenceEqual(soft.St(i))) yield return $"st{i}: native {Hex(native.St(i))}, soft {Hex(soft.St(i))}";
@@ -76,7 +77,8 @@ internal static class Comparison
         var gpr = string.Join(' ', GprNames.Select((name, i) => $"{name}={image.Gpr[i]:x}{(i % 6 == 5 ? "\n   " : "")}"));
         var xmm = string.Join(' ', Enumerable.Range(0, 16).Select(i => $"xmm{i}={Hex(image.Xmm(i))}{(i % 3 == 2 ? "\n   " : "")}"));
         var st = string.Join(' ', Enumerable.Range(0, 8).Select(i => $"st{i}={Hex(image.St(i))}{(i % 4 == 3 ? "\n   " : "")}"));
-        return $"    {gpr} rflags={image.Rflags:x}\n    {xmm} mxcsr={image.Mxcsr:x}\n    {st} fcw={image.FpuControl:x} fsw={image.FpuStatus:x} ftw={image.FpuTag:x}\n";
+        return $"    {gpr} rflags={image.Rflags:x}\n    {xmm} mxcsr={image.Mxcsr:x}\n" +
+            $"    {st} fcw={image.FpuControl:x} fsw={image.FpuStatus:x} ftw={image.FpuTag:x}\n";
     }
 
     /// <summary>Most significant byte first.</summary>
