@@ -77,7 +77,7 @@ internal sealed class GuestProcess : IDisposable
     }
 
     /// <summary>
-    /// Resident bytes of the process: all of them, and those of guest RAM, which is the largest mapping of at least <paramref name="ram"/> bytes.
+    /// Resident bytes of the process: all of them, and those of guest RAM, the largest mapping of at least <paramref name="ram"/> bytes.
     /// </summary>
     public (long Total, long Guest) Resident(long ram)
     {
@@ -93,7 +93,8 @@ internal sealed class GuestProcess : IDisposable
         return (total, guest);
     }
 
-    private static long Kib(string line) => long.Parse(line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1], CultureInfo.InvariantCulture) << 10;
+    private static long Kib(string line) =>
+        long.Parse(line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1], CultureInfo.InvariantCulture) << 10;
 
     public void Dispose()
     {
