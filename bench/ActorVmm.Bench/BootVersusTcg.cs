@@ -20,6 +20,7 @@ internal static class BootVersusTcg
 
     private static async Task<int> RunAsync(string[] args)
     {
+        GuestProcess.Build();
         var rounds = args.Length > 0 ? int.Parse(args[0], CultureInfo.InvariantCulture) : 5;
         var qemu = args.Length > 1 ? args[1] : "qemu-system-x86_64";
         var directory = Directory.CreateTempSubdirectory("actorvmm-bench-");

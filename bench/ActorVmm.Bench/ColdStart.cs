@@ -20,6 +20,7 @@ internal static class ColdStart
 
     private static async Task<int> RunAsync(int rounds)
     {
+        GuestProcess.Build();
         var directory = Directory.CreateTempSubdirectory("actorvmm-bench-");
         try
         {
