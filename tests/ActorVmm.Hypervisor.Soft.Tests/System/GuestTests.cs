@@ -1,5 +1,4 @@
 using ActorVmm.Hypervisor.Soft.Cpu;
-using Iced.Intel;
 using Xunit;
 using static ActorVmm.Hypervisor.Soft.Tests.SystemSide.SystemBench;
 using static Iced.Intel.AssemblerRegisters;

@@ -1,7 +1,7 @@
 using System.Buffers.Binary;
 using ActorVmm.Hypervisor.Soft.Tests.Differential;
 using ActorVmm.Hypervisor.Soft.Tests.Native;
-using ActorVmm.Hypervisor.Soft.Tests.Vector;
+using ActorVmm.Hypervisor.Soft.Tests.VectorSide;
 using Xunit;
 using static Iced.Intel.AssemblerRegisters;
 

@@ -1,4 +1,4 @@
-using ActorVmm.Hypervisor.Soft.Tests.Vector;
+using ActorVmm.Hypervisor.Soft.Tests.VectorSide;
 using Iced.Intel;
 using Xunit;
 

@@ -1,6 +1,6 @@
 using ActorVmm.Hypervisor.Soft.Cpu;
 using ActorVmm.Hypervisor.Soft.Tests.Differential;
-using ActorVmm.Hypervisor.Soft.Tests.Vector;
+using ActorVmm.Hypervisor.Soft.Tests.VectorSide;
 using Xunit;
 using static Iced.Intel.AssemblerRegisters;
 
