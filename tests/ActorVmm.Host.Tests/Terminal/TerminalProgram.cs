@@ -8,9 +8,20 @@ namespace ActorVmm.Host.Tests.Terminal;
 /// <summary>The program under test of the terminal tests: the real runner around the echo guest, on this process's own descriptors.</summary>
 internal static class TerminalProgram
 {
-    /// <param name="arguments"><c>run</c>, and then any of <c>deaf</c> (the guest does not stop) and <c>virtual</c>.</param>
+    /// <param name="arguments">
+    /// <c>run</c>, and then any of <c>deaf</c> (the guest does not stop) and <c>virtual</c>; or <c>fetch</c>, which never ends.
+    /// </param>
     public static Task<int> RunAsync(string[] arguments)
     {
+        if (arguments is ["fetch"])
+        {
+            return GuestProgress.ShowAsync(ConsoleDescriptors.OfProcess().Errors, terminal: true, async progress =>
+            {
+                progress.Report("Fetching for ever", 0.5);
+                await Task.Delay(Timeout.Infinite);
+                return 0;
+            });
+        }
         var host = new FakeVmHost { Deaf = arguments.Contains("deaf", StringComparer.Ordinal) };
         var services = new HostServices(new HypervisorCatalog(("soft", () => new FakeHypervisor("soft"))), host);
         var description = new VmDescription
