@@ -1,8 +1,10 @@
+using ActorVmm.Hypervisor.Soft.Cpu;
 using ActorVmm.Hypervisor.Soft.Tests.Differential;
+using Iced.Intel;
 using Xunit;
 using static Iced.Intel.AssemblerRegisters;
 
-namespace ActorVmm.Hypervisor.Soft.Tests.VectorSide;
+namespace ActorVmm.Hypervisor.Soft.Tests.VectorUnit;
 
 public sealed unsafe class GuardTests : IDisposable
 {
