@@ -59,7 +59,7 @@ public sealed class VmHost : IVmHost
     public ActorSystem System => _system;
 
     /// <summary>Akka's default logger writes to stdout, which belongs to the guests' consoles.</summary>
-    private static Config Silent { get; } = ConfigurationFactory.ParseString("akka.loggers = []");
+    private static Config Silent { get; } = ConfigurationFactory.ParseString("akka.loggers = []\n" + SilentLogger.Hocon);
 
     /// <summary>A host with an actor system of its own. It logs only where <c>akka.loggers</c> in <paramref name="config"/> says so.</summary>
     /// <param name="config">What <c>akka.hocon</c> says; keys that are missing take their shipped value.</param>

@@ -37,6 +37,7 @@ public sealed class AkkaVmHostFactory(Func<ActorSystem, Config, IVmHost> create)
             .AddLogging(logging => logging.SetMinimumLevel(Microsoft.Extensions.Logging.LogLevel.Trace).AddSerilog(log))
             .AddAkka(SystemName, akka => akka
                 .AddHocon(settings, HoconAddMode.Prepend)
+                .AddHocon(SilentLogger.Hocon, HoconAddMode.Prepend)
                 .ConfigureLoggers(loggers =>
                 {
                     loggers.ClearLoggers(); // Akka's default writes to stdout, which is the guest's

@@ -210,5 +210,11 @@ internal sealed class VmRunner(HostServices services, ConsoleDescriptors descrip
 /// <param name="Exit">Ends the process at once.</param>
 internal sealed record ConsoleDescriptors(int Input, int Output, TextWriter Errors, Action<int> Exit)
 {
-    public static ConsoleDescriptors OfProcess() => new(0, 1, Console.Error, Environment.Exit);
+    public static ConsoleDescriptors OfProcess()
+    {
+        // At its first use .NET's console switches the terminal to application cursor keys and leaves it so (terminfo: smkx). It learns how
+        // from TERM; nothing else here needs that.
+        Environment.SetEnvironmentVariable("TERM", null);
+        return new(0, 1, Console.Error, Environment.Exit);
+    }
 }

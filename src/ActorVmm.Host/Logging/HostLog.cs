@@ -63,7 +63,12 @@ internal sealed class ActorPathEnricher : ILogEventEnricher
     public void Enrich(LogEvent logEvent, ILogEventPropertyFactory propertyFactory)
     {
         if (PathOf(logEvent) is not { } path)
+        {
+            // Akka's own actors; their path comes without the space that the templates count on.
+            if (logEvent.Properties.TryGetValue("ActorPath", out var own) && own is ScalarValue { Value: string text })
+                logEvent.AddOrUpdateProperty(propertyFactory.CreateProperty("ActorPath", text.TrimEnd() + " "));
             return;
+        }
         logEvent.AddOrUpdateProperty(propertyFactory.CreateProperty("ActorPath", path + " "));
         if (!path.StartsWith(HostPath, StringComparison.Ordinal))
             return;
