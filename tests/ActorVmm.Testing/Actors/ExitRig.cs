@@ -36,6 +36,19 @@ public sealed class ExitRig : IDisposable
         var root = _system.ActorOf(Props.Create(() => new Root()), "root");
         _refs = root.Ask<Refs>("refs", TimeSpan.FromSeconds(30)).GetAwaiter().GetResult();
         while (!_refs.Bus.Ask<Routees>(new GetRoutees()).GetAwaiter().GetResult().Members.Any()) { /* the bus is told of its device */ }
+        AsVcpu(WaitUntilIdle);
+    }
+
+    /// <summary>The device is made on the pool, and exits told meanwhile are served there: waits until that is over.</summary>
+    private void WaitUntilIdle()
+    {
+        for (var inline = 0; inline < 100; inline++)
+        {
+            Begin(VcpuExitKind.PortRead, Scratch, 0);
+            _refs.Bus.Tell(_access, _refs.Vcpu);
+            if (!_access.IsDone) inline = 0;
+            SpinWait.SpinUntil(() => _access.IsDone);
+        }
     }
 
     /// <summary>Runs <paramref name="body"/> on this thread as a vCPU's: mailboxes it tells exits to run here.</summary>
@@ -49,7 +62,7 @@ public sealed class ExitRig : IDisposable
     {
         Begin(VcpuExitKind.PortRead, Scratch, 0);
         _access.Offset = 7;
-        _refs.Device.Tell(_access, ActorRefs.NoSender);
+        _refs.Device.Tell(_access, _refs.Vcpu);
         return Answer();
     }
 
@@ -57,7 +70,7 @@ public sealed class ExitRig : IDisposable
     public ulong ReadThroughBus()
     {
         Begin(VcpuExitKind.PortRead, Scratch, 0);
-        _refs.Bus.Tell(_access, ActorRefs.NoSender);
+        _refs.Bus.Tell(_access, _refs.Vcpu);
         return Answer();
     }
 
@@ -65,7 +78,7 @@ public sealed class ExitRig : IDisposable
     public void PrintThroughBus(byte value)
     {
         Begin(VcpuExitKind.PortWrite, Data, value);
-        _refs.Bus.Tell(_access, ActorRefs.NoSender);
+        _refs.Bus.Tell(_access, _refs.Vcpu);
         _ = Answer();
     }
 
@@ -83,7 +96,8 @@ public sealed class ExitRig : IDisposable
         return _access.Data;
     }
 
-    private sealed record Refs(IActorRef Bus, IActorRef Device);
+    /// <param name="Vcpu">Whom exits come from; it hears nothing, since it need not wait.</param>
+    private sealed record Refs(IActorRef Bus, IActorRef Device, IActorRef Vcpu);
 
     private sealed class Root : UntypedActor
     {
@@ -97,7 +111,7 @@ public sealed class ExitRig : IDisposable
             var props = SerialActor.Props(slot, new Checkpoint<SerialState>(), new SerialInput(new NoInput()), SerialPort.Com1Irq);
             var device = Context.ActorOf(props.WithDispatcher(ActorSettings.CallerRunsDispatcher).WithMailbox(ActorSettings.ExitMailbox), "serial0");
             bus.Tell(new AddRoutee(new DeviceRoutee(device, AddressRange.Ports(SerialPort.Com1, SerialPort.PortCount))));
-            _refs = new Refs(bus, device);
+            _refs = new Refs(bus, device, Self);
         }
 
         protected override void OnReceive(object message) => Sender.Tell(_refs);
