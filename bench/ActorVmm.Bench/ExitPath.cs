@@ -52,7 +52,7 @@ internal static class ExitPath
         {
             var target = double.IsNaN(variants[i].TargetNanoseconds) ? "" : $"<= {variants[i].TargetNanoseconds}";
             var perExit = bytes[i] / (double)Rounds / Exits;
-            Console.WriteLine($"{variants[i].Name,-30} {Median(times[i]),8:F1} {times[i].Min(),8:F1} {target,8} {perExit,8:F3}");
+            Console.WriteLine($"{variants[i].Name,-30} {Sampling.Median(times[i]),8:F1} {times[i].Min(),8:F1} {target,8} {perExit,8:F3}");
         }
 
         return 0;
@@ -63,11 +63,5 @@ internal static class ExitPath
         var start = Stopwatch.GetTimestamp();
         for (var i = 0; i < Exits; i++) exit();
         return Stopwatch.GetElapsedTime(start).TotalNanoseconds / Exits;
-    }
-
-    private static double Median(double[] values)
-    {
-        var sorted = values.Order().ToArray();
-        return sorted[sorted.Length / 2];
     }
 }
