@@ -30,7 +30,7 @@ internal static class ExitPath
         var times = variants.Select(_ => new double[Rounds]).ToArray();
         var bytes = new long[variants.Length];
 
-        ExitRig.AsVcpu(() =>
+        rig.AsVcpu(() =>
         {
             // JIT in all its tiers (it compiles on a thread of its own, which a busy host runs late), and the mailboxes' segments.
             var warm = Stopwatch.GetTimestamp();

@@ -46,14 +46,14 @@ internal static class KvmExits
         }
 
         using var rig = new ExitRig(lanes: 2);
-        ExitRig.AsVcpu(() =>
+        rig.AsVcpu(() =>
         {
             WarmUp(rig);
             Console.WriteLine($"one vCPU: us/exit and ratio to the direct call, medians of {Rounds} interleaved rounds of {Exits} exits");
             foreach (var (name, access) in Kinds) OneVcpu(hypervisor, rig.Lanes[0], name, access);
         });
         TwoVcpus(hypervisor, rig);
-        ExitRig.AsVcpu(() => Handler(hypervisor, rig.Lanes[0]));
+        rig.AsVcpu(() => Handler(hypervisor, rig.Lanes[0]));
         KvmLatency.Run(hypervisor);
         return 0;
     }
@@ -103,7 +103,7 @@ internal static class KvmExits
         using var start = new Barrier(rig.Lanes.Count);
         using var end = new Barrier(rig.Lanes.Count);
         var access = Kinds[1].Access;
-        var threads = rig.Lanes.Select((lane, number) => Task.Factory.StartNew(() => ExitRig.AsVcpu(() =>
+        var threads = rig.Lanes.Select((lane, number) => Task.Factory.StartNew(() => lane.AsVcpu(() =>
         {
             using var guest = Loop(hypervisor, lane, access);
             var vcpu = guest.Machine.Vcpus[0];
@@ -118,13 +118,13 @@ internal static class KvmExits
                     Measure(vcpu, lane, Variants[at].Serve, Exits);
                     end.SignalAndWait();
                     // Until both are through: what one vCPU gains by the other's waiting does not count.
-                    if (number == 0) times[at][round] = Stopwatch.GetElapsedTime(began).TotalMicroseconds / Exits;
+                    if (number == 0) times[at][round] = Sampling.MicrosecondsSince(began) / Exits;
                 }
             }
         }), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default)).ToArray();
         Task.WaitAll(threads);
 
-        Console.WriteLine($"two vCPUs at once, PIO IN: us per exit of both");
+        Console.WriteLine("two vCPUs at once: us per exit of both");
         for (var i = 1; i < Variants.Length; i++)
         {
             var target = i == Variants.Length - 1 ? $"target <= {TargetOfTwo}" : "";
@@ -146,7 +146,7 @@ internal static class KvmExits
             vcpu.Run();
             var began = Stopwatch.GetTimestamp();
             lane.ServeThroughBus(vcpu.Exit);
-            samples[i] = Stopwatch.GetElapsedTime(began).TotalMicroseconds;
+            samples[i] = Sampling.MicrosecondsSince(began);
         }
 
         over.Cancel();
@@ -164,7 +164,7 @@ internal static class KvmExits
             serve(lane, vcpu.Exit);
         }
 
-        return Stopwatch.GetElapsedTime(start).TotalMicroseconds / exits;
+        return Sampling.MicrosecondsSince(start) / exits;
     }
 
     /// <summary>JIT in all its tiers, without waiting for real exits.</summary>

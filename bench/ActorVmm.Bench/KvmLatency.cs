@@ -65,7 +65,7 @@ internal static class KvmLatency
         for (var i = 0; i < WarmUp + Kicks; i++)
         {
             // The guest gets time to go in again: a kick that finds the vCPU on its way costs nothing, and is not what is asked here.
-            for (var settle = Stopwatch.GetTimestamp(); Stopwatch.GetElapsedTime(settle).TotalMicroseconds < 50;) Thread.SpinWait(20);
+            for (var settle = Stopwatch.GetTimestamp(); Sampling.MicrosecondsSince(settle) < 50;) Thread.SpinWait(20);
             Volatile.Write(ref kicked, 0);
             var began = Stopwatch.GetTimestamp();
             vcpu.Kick();
@@ -76,7 +76,7 @@ internal static class KvmLatency
                 if (Stopwatch.GetElapsedTime(began) > Patience) throw new InvalidOperationException($"kick {i} was lost");
             }
 
-            if (i >= WarmUp) samples[i - WarmUp] = Stopwatch.GetElapsedTime(began, ended).TotalMicroseconds;
+            if (i >= WarmUp) samples[i - WarmUp] = Sampling.Microseconds(began, ended);
         }
 
         runner.Join();
@@ -95,7 +95,7 @@ internal static class KvmLatency
         {
             var began = Stopwatch.GetTimestamp();
             await vcpu.Ask<UnitProtocol.Done>(UnitProtocol.Start.Instance, Patience);
-            if (i >= WarmUp) samples[i - WarmUp] = Stopwatch.GetElapsedTime(began).TotalMicroseconds;
+            if (i >= WarmUp) samples[i - WarmUp] = Sampling.MicrosecondsSince(began);
         }
 
         vm.Stop();

@@ -1,4 +1,5 @@
 using Akka.Actor;
+using ActorVmm.Actors.Dispatch;
 using ActorVmm.Actors.Host.Vm.Bus;
 using ActorVmm.Devices.Serial;
 using ActorVmm.Hypervisor;
@@ -9,6 +10,7 @@ namespace ActorVmm.Testing.Actors;
 /// <summary>What one vCPU of an <see cref="ExitRig"/> has: its access, and a serial port both behind the bus and to be called directly.</summary>
 public sealed class ExitLane
 {
+    private readonly CallerRunsContext _context = new(static () => false);
     private readonly BusAccess _access = new();
     private readonly IActorRef _bus;
     private readonly IActorRef _device;
@@ -34,6 +36,9 @@ public sealed class ExitLane
 
     /// <summary>A port like the actor's.</summary>
     public SerialPort Direct { get; }
+
+    /// <summary>Runs <paramref name="body"/> on this thread as this vCPU's: mailboxes it tells exits to run here.</summary>
+    public void AsVcpu(Action body) => _context.Bind(body);
 
     /// <summary>Serves an exit by a look at the same table and a call of the device.</summary>
     public void ServeDirect(VcpuExit exit)

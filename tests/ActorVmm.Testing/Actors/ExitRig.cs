@@ -3,7 +3,6 @@ using Akka.Configuration;
 using Akka.Event;
 using Akka.Routing;
 using ActorVmm.Actors;
-using ActorVmm.Actors.Dispatch;
 using ActorVmm.Actors.Host.Vm.Bus;
 using ActorVmm.Actors.Host.Vm.Devices;
 using ActorVmm.Actors.Host.Vm.Devices.Serial;
@@ -26,6 +25,7 @@ public sealed class ExitRig : IDisposable
 
     private readonly ActorSystem _system;
     private readonly VcpuExit _exit = new();
+    private readonly ExitLane _first;
 
     /// <param name="lanes">vCPUs, each with a device of its own on the one bus.</param>
     public ExitRig(int lanes = 1)
@@ -33,23 +33,24 @@ public sealed class ExitRig : IDisposable
         _system = ActorSystem.Create("rig", ConfigurationFactory.ParseString("akka.loglevel = OFF").WithFallback(ActorSettings.Shipped));
         var root = _system.ActorOf(Props.Create(() => new Root(lanes)), "root");
         Lanes = root.Ask<IReadOnlyList<ExitLane>>("lanes", TimeSpan.FromSeconds(30)).GetAwaiter().GetResult();
-        foreach (var lane in Lanes) AsVcpu(lane.WaitUntilIdle);
+        _first = Lanes[0];
+        foreach (var lane in Lanes) lane.AsVcpu(lane.WaitUntilIdle);
     }
 
     /// <summary>One per vCPU.</summary>
     public IReadOnlyList<ExitLane> Lanes { get; }
 
-    /// <summary>Runs <paramref name="body"/> on this thread as a vCPU's: mailboxes it tells exits to run here.</summary>
-    public static void AsVcpu(Action body) => new CallerRunsContext(static () => false).Bind(body);
+    /// <summary>Runs <paramref name="body"/> on this thread as the first vCPU's.</summary>
+    public void AsVcpu(Action body) => _first.AsVcpu(body);
 
     /// <summary>The device called directly: what the messages are measured against.</summary>
-    public ulong ReadDirect() => Lanes[0].Direct.Read(7, 1);
+    public ulong ReadDirect() => _first.Direct.Read(7, 1);
 
     /// <summary>One read exit told to the device.</summary>
     public ulong ReadOneHop()
     {
         Begin(VcpuExitKind.PortRead, Scratch, 0);
-        Lanes[0].ServeByDevice(_exit, offset: 7);
+        _first.ServeByDevice(_exit, offset: 7);
         return _exit.Data;
     }
 
@@ -57,7 +58,7 @@ public sealed class ExitRig : IDisposable
     public ulong ReadThroughBus()
     {
         Begin(VcpuExitKind.PortRead, Scratch, 0);
-        Lanes[0].ServeThroughBus(_exit);
+        _first.ServeThroughBus(_exit);
         return _exit.Data;
     }
 
@@ -65,7 +66,7 @@ public sealed class ExitRig : IDisposable
     public void PrintThroughBus(byte value)
     {
         Begin(VcpuExitKind.PortWrite, Data, value);
-        Lanes[0].ServeThroughBus(_exit);
+        _first.ServeThroughBus(_exit);
     }
 
     public void Dispose() => _system.Terminate().GetAwaiter().GetResult();
