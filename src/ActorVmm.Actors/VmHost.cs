@@ -61,7 +61,9 @@ public sealed class VmHost : IVmHost
     /// <summary>Akka's default logger writes to stdout, which belongs to the guests' consoles.</summary>
     private static Config Silent { get; } = ConfigurationFactory.ParseString("akka.loggers = []\n" + SilentLogger.Hocon);
 
-    /// <summary>A host with an actor system of its own. It logs only where <c>akka.loggers</c> in <paramref name="config"/> says so.</summary>
+    /// <summary>
+    /// A host with an actor system of its own. It logs only where <c>akka.loggers</c> in <paramref name="config"/> says so.
+    /// </summary>
     /// <param name="config">What <c>akka.hocon</c> says; keys that are missing take their shipped value.</param>
     /// <param name="loader">Puts the guest into its machine; the default reads the kernel that the <see cref="VmSpec"/> names.</param>
     /// <exception cref="ConfigurationException">An unknown key or a bad value; the message names it.</exception>

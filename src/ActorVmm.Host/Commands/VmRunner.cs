@@ -11,8 +11,8 @@ using Serilog;
 namespace ActorVmm.Host.Commands;
 
 /// <summary>
-/// Runs one VM on this process's terminal: raw mode, signals, console in and out, log, closing line, exit code. The order of the end is what
-/// matters: the guest's output is out, the terminal is back, and only then the closing line is written.
+/// Runs one VM on this process's terminal: raw mode, signals, console in and out, log, closing line, exit code. The order of the end is
+/// what matters: the guest's output is out, the terminal is back, and only then the closing line is written.
 /// </summary>
 internal sealed class VmRunner(HostServices services, ConsoleDescriptors descriptors)
 {

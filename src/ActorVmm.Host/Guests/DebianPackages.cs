@@ -11,8 +11,8 @@ namespace ActorVmm.Host.Guests;
 internal sealed record DebianPackage(string Name, string Version, string Sha256, string Depends);
 
 /// <summary>
-/// Fetches .deb files by package name with the host's own apt, so that its mirrors, proxies and signatures hold. Nothing is installed. Where
-/// the host has no package lists, or stale ones, they are fetched into a private directory: nothing on the host changes.
+/// Fetches .deb files by package name with the host's own apt, so that its mirrors, proxies and signatures hold. Nothing is installed.
+/// Where the host has no package lists, or stale ones, they are fetched into a private directory: nothing on the host changes.
 /// </summary>
 internal sealed partial class DebianPackages
 {

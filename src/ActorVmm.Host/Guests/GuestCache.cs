@@ -12,8 +12,8 @@ public sealed record DebianGuest(
     string KernelPath, string KernelRelease, string BusyboxPath, string ModulesDirectory, IReadOnlyList<GuestPackage> Packages);
 
 /// <summary>
-/// The guests of the demo and of the tests: fetched from Debian by package name on first use, verified by SHA-256 on every use, fetched again
-/// where something is damaged, and needing no network otherwise. Processes may use one cache at the same time.
+/// The guests of the demo and of the tests: fetched from Debian by package name on first use, verified by SHA-256 on every use, fetched
+/// again where something is damaged, and needing no network otherwise. Processes may use one cache at the same time.
 /// </summary>
 public sealed class GuestCache
 {

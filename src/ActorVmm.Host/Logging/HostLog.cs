@@ -55,7 +55,9 @@ internal static class HostLog
     };
 }
 
-/// <summary>Adds <c>ActorPath</c> (<c>/user/host/vm/bus</c>, and a space for templates) and <c>Vm</c> to events that come from an actor.</summary>
+/// <summary>
+/// Adds <c>ActorPath</c> (<c>/user/host/vm/bus</c>, and a space for templates) and <c>Vm</c> to events that come from an actor.
+/// </summary>
 internal sealed class ActorPathEnricher : ILogEventEnricher
 {
     private const string HostPath = "/user/host/";

@@ -3,8 +3,9 @@ using System.Runtime.InteropServices;
 namespace ActorVmm.Host.Terminal;
 
 /// <summary>
-/// While a VM runs: signals that end us stop the VM first, and whatever happens the terminal is put back. SIGINT, SIGTERM, SIGHUP and SIGQUIT
-/// end the run with exit status 128 + n; a second one ends the process at once. SIGTSTP puts the terminal back before the process stops.
+/// While a VM runs: signals that end us stop the VM first, and whatever happens the terminal is put back. SIGINT, SIGTERM, SIGHUP and
+/// SIGQUIT end the run with exit status 128 + n; a second one ends the process at once. SIGTSTP puts the terminal back before the process
+/// stops.
 /// </summary>
 internal sealed class SignalGuard : IDisposable
 {

@@ -6,7 +6,9 @@ using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Host.Tests.Terminal;
 
-/// <summary>The program under test of the terminal tests: the real runner around the echo guest, on this process's own descriptors.</summary>
+/// <summary>
+/// The program under test of the terminal tests: the real runner around the echo guest, on this process's own descriptors.
+/// </summary>
 internal static class TerminalProgram
 {
     /// <param name="arguments">

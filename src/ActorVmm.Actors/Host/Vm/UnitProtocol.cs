@@ -1,8 +1,8 @@
 namespace ActorVmm.Actors.Host.Vm;
 
 /// <summary>
-/// What every unit of a VM answers: vCPUs, devices, bus, event loop. Commands are answered by <see cref="Done"/> (or the record named there)
-/// to the sender; <see cref="Inspect"/> is answered in every state.
+/// What every unit of a VM answers: vCPUs, devices, bus, event loop. Commands are answered by <see cref="Done"/> (or the record named
+/// there) to the sender; <see cref="Inspect"/> is answered in every state.
 /// </summary>
 public static class UnitProtocol
 {

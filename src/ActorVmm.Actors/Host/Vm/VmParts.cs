@@ -3,7 +3,9 @@ using ActorVmm.Memory;
 
 namespace ActorVmm.Actors.Host.Vm;
 
-/// <summary>The machine under the actors: RAM and hypervisor handles. Whatever happens while it is built, nothing of it is left behind.</summary>
+/// <summary>
+/// The machine under the actors: RAM and hypervisor handles. Whatever happens while it is built, nothing of it is left behind.
+/// </summary>
 internal sealed class VmParts : IDisposable
 {
     /// <summary>APIC ids are bytes, and 255 is the broadcast (Intel MP specification §4.3.1).</summary>

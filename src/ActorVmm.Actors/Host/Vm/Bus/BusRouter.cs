@@ -5,8 +5,8 @@ using Akka.Routing;
 namespace ActorVmm.Actors.Host.Vm.Bus;
 
 /// <summary>
-/// The bus: an Akka router whose routing logic is the address table. <see cref="Route(object, IActorRef)"/> runs on the vCPU's thread, so the bus adds a table
-/// look-up and no mailbox; adding and removing devices goes through the router actor, which also watches them.
+/// The bus: an Akka router whose routing logic is the address table. <see cref="Route(object, IActorRef)"/> runs on the vCPU's thread, so
+/// the bus adds a table look-up and no mailbox; adding and removing devices goes through the router actor, which also watches them.
 /// </summary>
 public sealed class BusRouter : Router
 {

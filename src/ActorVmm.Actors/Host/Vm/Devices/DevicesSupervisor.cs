@@ -69,8 +69,8 @@ public sealed class DevicesSupervisor : UntypedActor
     }
 
     /// <summary>
-    /// The verdicts, with their reasons. Akka's own strategy would stop a device over its limit; under <c>pause</c> it has to stay as it is,
-    /// suspended, with its mailbox and the failed access, until an operator resumes the VM.
+    /// The verdicts, with their reasons. Akka's own strategy would stop a device over its limit; under <c>pause</c> it has to stay as it
+    /// is, suspended, with its mailbox and the failed access, until an operator resumes the VM.
     /// </summary>
     private sealed class Strategy(SupervisionSettings settings, ILoggingAdapter log, Action<string, Exception> gaveUp) : OneForOneStrategy(
         settings.MaxRetries, (int)settings.Within.TotalMilliseconds, static cause => cause switch

@@ -71,7 +71,9 @@ public sealed class SerialActor : DeviceActor<SerialState>
     }
 }
 
-/// <summary>Console input may be waiting. Told by the event loop, or on a vCPU's own thread by a script that answers what it reads.</summary>
+/// <summary>
+/// Console input may be waiting. Told by the event loop, or on a vCPU's own thread by a script that answers what it reads.
+/// </summary>
 public sealed class InputAvailable : ISyncExit
 {
     public static readonly InputAvailable Instance = new();
