@@ -68,7 +68,8 @@ public sealed class VmHost : IVmHost
     /// <param name="loader">Puts the guest into its machine; the default reads the kernel that the <see cref="VmSpec"/> names.</param>
     /// <exception cref="ConfigurationException">An unknown key or a bad value; the message names it.</exception>
     public static VmHost Create(Config? config = null, IGuestLoader? loader = null) =>
-        new(ActorSystem.Create("actorvmm", (config ?? Config.Empty).WithFallback(Silent).WithFallback(ActorSettings.Shipped)), ownsSystem: true, loader);
+        new(ActorSystem.Create("actorvmm", (config ?? Config.Empty).WithFallback(Silent).WithFallback(ActorSettings.Shipped)),
+            ownsSystem: true, loader);
 
     /// <summary>A host in an existing actor system (one with its own logging, say), which stays when the host is disposed.</summary>
     /// <param name="system">May lack the <c>actorvmm</c> section: missing keys take their shipped value.</param>

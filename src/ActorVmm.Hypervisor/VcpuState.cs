@@ -24,7 +24,8 @@ public sealed record GeneralRegisters
 }
 
 /// <summary>A segment register with its hidden part. <paramref name="Limit"/> is in bytes (scaled).</summary>
-public sealed record SegmentState(ushort Selector, ulong Base, uint Limit, byte Type, bool Present, byte Dpl, bool System, bool Long, bool Db, bool Granularity, bool Available = false)
+public sealed record SegmentState(ushort Selector, ulong Base, uint Limit, byte Type, bool Present, byte Dpl, bool System,
+    bool Long, bool Db, bool Granularity, bool Available = false)
 {
     /// <summary>A null or never loaded segment (KVM's <c>unusable</c>).</summary>
     public bool Unusable => !Present;
@@ -112,4 +113,5 @@ public sealed record VcpuState
 /// <param name="Chips">Interrupt controllers and interval timer by name (<c>ioapic</c>, <c>pic0</c>, <c>pic1</c>, <c>pit</c>, ...), each in
 /// its hypervisor's own format.</param>
 /// <param name="Vcpus">One per vCPU, by id.</param>
-public sealed record MachineState(string Hypervisor, ulong ClockNanoseconds, IReadOnlyDictionary<string, byte[]> Chips, IReadOnlyList<VcpuState> Vcpus);
+public sealed record MachineState(string Hypervisor, ulong ClockNanoseconds, IReadOnlyDictionary<string, byte[]> Chips,
+    IReadOnlyList<VcpuState> Vcpus);

@@ -46,7 +46,8 @@ internal sealed class VmRunner(HostServices services, ConsoleDescriptors descrip
         // Virtual time: the script is all there before the first instruction, so that its arrival does not depend on the host.
         byte[]? script = null;
         if (!interactive && description.Clock == ClockMode.Virtual && (script = InputPump.ReadScript(descriptors.Input)) is null)
-            return Fail(ExitCodes.BadArguments, string.Create(CultureInfo.InvariantCulture, $"the script is longer than {InputPump.LongestScript} bytes"));
+            return Fail(ExitCodes.BadArguments,
+                string.Create(CultureInfo.InvariantCulture, $"the script is longer than {InputPump.LongestScript} bytes"));
         var input = new ConsoleQueue(Math.Max(ConsoleQueue.Capacity, (script?.Length ?? 0) + 1), held: greeting is not null);
         if (greeting is not null)
             output.OnMarker(System.Text.Encoding.ASCII.GetBytes(greeting), input.Release);

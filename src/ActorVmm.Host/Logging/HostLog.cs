@@ -25,7 +25,8 @@ internal static class HostLog
         {
             configuration.WriteTo.Console(
                 restrictedToMinimumLevel: consoleLevel,
-                outputTemplate: "{Timestamp:HH:mm:ss.fff} {Level:u3} {ActorPath}{Message:lj}" + (rawTerminal ? "\r" : "") + "{NewLine}{Exception}",
+                outputTemplate: "{Timestamp:HH:mm:ss.fff} {Level:u3} {ActorPath}{Message:lj}" + (rawTerminal ? "\r" : "")
+                    + "{NewLine}{Exception}",
                 standardErrorFromLevel: LogEventLevel.Verbose);
         }
         if (settings is { File: { } file, FileLevel: { } fileLevel })

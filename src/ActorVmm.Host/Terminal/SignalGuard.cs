@@ -21,7 +21,8 @@ internal sealed class SignalGuard : IDisposable
     public SignalGuard(TerminalMode? terminal, Action stop, Action<int> exit)
     {
         (_terminal, _stop, _exit) = (terminal, stop, exit);
-        foreach (var signal in (ReadOnlySpan<PosixSignal>)[PosixSignal.SIGINT, PosixSignal.SIGTERM, PosixSignal.SIGHUP, PosixSignal.SIGQUIT])
+        foreach (var signal in (ReadOnlySpan<PosixSignal>)[PosixSignal.SIGINT, PosixSignal.SIGTERM, PosixSignal.SIGHUP,
+            PosixSignal.SIGQUIT])
             _registrations.Add(PosixSignalRegistration.Create(signal, OnEnding));
         if (terminal is not null && !OperatingSystem.IsWindows()) // the check is for the analyzer
         {

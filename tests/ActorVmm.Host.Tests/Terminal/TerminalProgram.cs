@@ -12,8 +12,8 @@ namespace ActorVmm.Host.Tests.Terminal;
 internal static class TerminalProgram
 {
     /// <param name="arguments">
-    /// <c>run</c>, and then any of <c>deaf</c> (the guest does not stop) and <c>virtual</c>; <c>fetch</c>, which never ends; <c>akka</c>, which starts
-    /// and ends an actor system that logs everything.
+    /// <c>run</c>, and then any of <c>deaf</c> (the guest does not stop) and <c>virtual</c>; <c>fetch</c>, which never ends; <c>akka</c>,
+    /// which starts and ends an actor system that logs everything.
     /// </param>
     public static Task<int> RunAsync(string[] arguments)
     {

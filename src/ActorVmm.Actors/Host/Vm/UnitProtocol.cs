@@ -41,7 +41,8 @@ public static class UnitProtocol
 public sealed record InspectNode(string Name, IReadOnlyDictionary<string, string> Values, IReadOnlyList<InspectNode>? Children = null)
 {
     /// <summary>A unit that did not answer in time.</summary>
-    public static InspectNode Unresolved(string name) => new(name, new Dictionary<string, string>(StringComparer.Ordinal) { ["state"] = "unresolved" });
+    public static InspectNode Unresolved(string name) =>
+        new(name, new Dictionary<string, string>(StringComparer.Ordinal) { ["state"] = "unresolved" });
 
     /// <summary>The tree as indented lines.</summary>
     public override string ToString()

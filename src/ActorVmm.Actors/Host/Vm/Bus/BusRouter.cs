@@ -45,8 +45,12 @@ public sealed class BusRouter : Router
             case BusAccess access: Route(access, sender); break;
             case UnitProtocol.Inspect: sender.Tell(Inspect()); break;
             case UnitProtocol.Reset: ResetCounters(); sender.Tell(new UnitProtocol.Done(BusGroup.ActorName)); break;
-            case UnitProtocol.Start or UnitProtocol.Stop or UnitProtocol.Restore: sender.Tell(new UnitProtocol.Done(BusGroup.ActorName)); break;
-            case UnitProtocol.Save: sender.Tell(new UnitProtocol.Saved(BusGroup.ActorName, State: null)); break; // the table is made of devices
+            case UnitProtocol.Start or UnitProtocol.Stop or UnitProtocol.Restore:
+                sender.Tell(new UnitProtocol.Done(BusGroup.ActorName));
+                break;
+            case UnitProtocol.Save: // the table is made of devices
+                sender.Tell(new UnitProtocol.Saved(BusGroup.ActorName, State: null));
+                break;
             default: _ports.Log.Warning("the bus does not know {0}", message.GetType().Name); break;
         }
     }

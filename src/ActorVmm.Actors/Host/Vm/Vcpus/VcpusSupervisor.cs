@@ -25,7 +25,8 @@ public sealed class VcpusSupervisor : UntypedActor
     }
 
     /// <inheritdoc/>
-    protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(maxNrOfRetries: 0, withinTimeMilliseconds: 0, cause =>
+    protected override SupervisorStrategy SupervisorStrategy() =>
+        new OneForOneStrategy(maxNrOfRetries: 0, withinTimeMilliseconds: 0, cause =>
     {
         _links.Run.Ending = true;
         _links.Vm.Tell(new VcpuProtocol.Lost(Sender.Path.Name, cause), Self);

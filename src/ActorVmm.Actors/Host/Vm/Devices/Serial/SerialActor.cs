@@ -21,7 +21,8 @@ public sealed class SerialActor : DeviceActor<SerialState>
     {
     }
 
-    private SerialActor(DeviceSlot slot, Checkpoint<SerialState> checkpoint, SerialInput input, SerialPort port) : base(slot, checkpoint, port)
+    private SerialActor(DeviceSlot slot, Checkpoint<SerialState> checkpoint, SerialInput input, SerialPort port)
+        : base(slot, checkpoint, port)
     {
         _port = port;
         _input = input;
