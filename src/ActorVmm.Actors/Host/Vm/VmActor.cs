@@ -21,6 +21,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private readonly ILoggingAdapter _log = Context.GetLogger();
     private readonly RunFlag _flag = new();
     private readonly HashSet<int> _awaited = [];
+    private bool _oneIsAlive;
     private VmParts? _parts;
     private AlarmClock? _alarms;
     private IActorRef _bus = ActorRefs.Nobody;
@@ -341,6 +342,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 
     private void AskActivities()
     {
+        _oneIsAlive = false;
         foreach (var vcpu in _parts!.Machine.Vcpus) _awaited.Add(vcpu.Id);
         StartDeadline();
         _vcpus.Tell(VcpuProtocol.GetState.Instance);
@@ -349,16 +351,12 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void OnStateWhileHaltCheck(VcpuProtocol.StateIs answer)
     {
         if (!string.Equals(_state, "checking", StringComparison.Ordinal)) return;
-        if (answer.AwaitsReply || !IsDead(answer.State))
-        {
-            StopDeadline();
-            BecomeRunning(); // late answers of the others are dropped there
-            return;
-        }
-
+        // Every answer is waited for, also when the first has decided: one that came late would be taken for an answer to the next check.
+        _oneIsAlive |= answer.AwaitsReply || !IsDead(answer.State);
         if (!_awaited.Remove(answer.Vcpu) || _awaited.Count > 0) return;
         StopDeadline();
-        BeginEnd(StopReason.Halted, "every vCPU halted with interrupts off");
+        if (_oneIsAlive) BecomeRunning();
+        else BeginEnd(StopReason.Halted, "every vCPU halted with interrupts off");
     }
 
     private static bool IsDead(Hypervisor.VcpuState state)
