@@ -35,6 +35,7 @@ internal static class KvmExits
         ("bus and device actor", static (lane, exit) => lane.ServeThroughBus(exit)),
     ];
 
+    /// <summary>Arguments: path of qemu-system-x86_64.</summary>
     public static int Run(string[] args)
     {
         var hypervisor = new KvmHypervisor();
@@ -54,6 +55,7 @@ internal static class KvmExits
         });
         TwoVcpus(hypervisor, rig);
         rig.AsVcpu(() => Handler(hypervisor, rig.Lanes[0]));
+        rig.AsVcpu(() => KvmVersusQemu.Run(hypervisor, rig.Lanes[0], args.Length > 0 ? args[0] : "qemu-system-x86_64"));
         KvmLatency.Run(hypervisor);
         return 0;
     }
