@@ -6,8 +6,8 @@ using ActorVmm.Host.Guests;
 namespace ActorVmm.Bench;
 
 /// <summary>
-/// The software CPU against QEMU's TCG: the same kernel and initramfs, one vCPU, from the start of the process to the shell's prompt to the end
-/// of the process after <c>reboot -f</c>. The two take turns, so that a busy host slows both; medians count.
+/// The software CPU against QEMU's TCG: the same kernel and initramfs, one vCPU, from the start of the process to the shell's prompt to the
+/// end of the process after <c>reboot -f</c>. The two take turns, so that a busy host slows both; medians count.
 /// </summary>
 internal static class BootVersusTcg
 {
@@ -20,6 +20,7 @@ internal static class BootVersusTcg
 
     private static async Task<int> RunAsync(string[] args)
     {
+        GuestProcess.Build();
         var rounds = args.Length > 0 ? int.Parse(args[0], CultureInfo.InvariantCulture) : 5;
         var qemu = args.Length > 1 ? args[1] : "qemu-system-x86_64";
         var directory = Directory.CreateTempSubdirectory("actorvmm-bench-");
@@ -38,11 +39,15 @@ internal static class BootVersusTcg
                 (double Prompt, double End) ours = default, theirs = default;
                 for (var turn = 0; turn < 2; turn++)
                 {
-                    if ((turn + round) % 2 == 0) ours = await MeasureAsync(() => GuestProcess.StartActorVmm(["run", description, "--hypervisor", "soft"]));
-                    else theirs = await MeasureAsync(() => GuestProcess.Start(qemu, machine));
+                    if ((turn + round) % 2 == 0)
+                        ours = await MeasureAsync(() => GuestProcess.StartActorVmm(["run", description, "--hypervisor", "soft"]));
+                    else
+                        theirs = await MeasureAsync(() => GuestProcess.Start(qemu, machine));
                 }
                 (soft[round], tcg[round]) = (ours.End, theirs.End);
-                Console.WriteLine($"{round + 1,5} {ours.Prompt,8:F2} {ours.End,8:F2} {theirs.Prompt,8:F2} {theirs.End,8:F2} {ours.End / theirs.End,6:F2}");
+                Console.WriteLine(
+                    $"{round + 1,5} {ours.Prompt,8:F2} {ours.End,8:F2} {theirs.Prompt,8:F2} {theirs.End,8:F2} " +
+                    $"{ours.End / theirs.End,6:F2}");
             }
             var ratio = Median([.. soft.Zip(tcg, (ours, theirs) => ours / theirs)]);
             Console.WriteLine($"median: soft {Median(soft):F2} s, tcg {Median(tcg):F2} s, ratio of a round {ratio:F2} (target <= 3)");
@@ -82,8 +87,9 @@ internal static class BootVersusTcg
     {
         string[] Arguments(string machine, string kernel) =>
         [
-            "-accel", "tcg,thread=single", "-machine", machine, "-cpu", "qemu64", "-smp", "1", "-m", $"{MemoryMib}", "-nodefaults", "-no-user-config",
-            "-display", "none", "-serial", "stdio", "-no-reboot", "-kernel", kernel, "-initrd", image.InitramfsPath, "-append", CommandLine,
+            "-accel", "tcg,thread=single", "-machine", machine, "-cpu", "qemu64", "-smp", "1", "-m", $"{MemoryMib}", "-nodefaults",
+            "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
+            "-kernel", kernel, "-initrd", image.InitramfsPath, "-append", CommandLine,
         ];
         return
         [

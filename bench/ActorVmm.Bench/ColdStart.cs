@@ -6,8 +6,8 @@ using ActorVmm.Host.Guests;
 namespace ActorVmm.Bench;
 
 /// <summary>
-/// Two costs of a VM that are not the guest's: the time from the start of <c>actorvmm run</c> to the first guest instruction, and the memory of
-/// the process beyond guest RAM. The guest of the first is an ELF whose first instructions print one byte and reset, so nothing needs tracing.
+/// Two costs of a VM that are not the guest's: the time from the start of <c>actorvmm run</c> to the first guest instruction, and the
+/// memory of the process beyond guest RAM. The guest of the first is an ELF that prints one byte at once and resets: nothing needs tracing.
 /// </summary>
 internal static class ColdStart
 {
@@ -15,10 +15,12 @@ internal static class ColdStart
     private const ulong Entry = 0x10_0000;
 
     /// <summary>Arguments: rounds (9).</summary>
-    public static int Run(string[] args) => RunAsync(args.Length > 0 ? int.Parse(args[0], CultureInfo.InvariantCulture) : 9).GetAwaiter().GetResult();
+    public static int Run(string[] args) =>
+        RunAsync(args.Length > 0 ? int.Parse(args[0], CultureInfo.InvariantCulture) : 9).GetAwaiter().GetResult();
 
     private static async Task<int> RunAsync(int rounds)
     {
+        GuestProcess.Build();
         var directory = Directory.CreateTempSubdirectory("actorvmm-bench-");
         try
         {
@@ -40,15 +42,18 @@ internal static class ColdStart
                 first[round] = 1000 * await process.ExpectAsync("!");
                 end[round] = 1000 * await process.EndAsync();
             }
-            Console.WriteLine($"cold start to the first guest instruction: median {BootVersusTcg.Median(first):F0} ms, best {first.Min():F0} ms; " +
+            Console.WriteLine($"cold start to the first guest instruction: median {BootVersusTcg.Median(first):F0} ms, " +
+                $"best {first.Min():F0} ms; " +
                 $"to the end of the process after a reset: median {BootVersusTcg.Median(end):F0} ms ({rounds} rounds)");
 
             var image = await GuestImage.PrepareAsync(new GuestCache());
-            using var linux = GuestProcess.StartActorVmm(["run", BootVersusTcg.Describe(image, directory.FullName), "--hypervisor", "soft"]);
+            var stock = BootVersusTcg.Describe(image, directory.FullName);
+            using var linux = GuestProcess.StartActorVmm(["run", stock, "--hypervisor", "soft"]);
             await linux.ExpectAsync(GuestImage.Greeting);
             await linux.ExpectAsync("# ");
             var (total, guest) = linux.Resident(Ram);
-            Console.WriteLine($"at the shell's prompt: {total >> 20} MiB resident, {guest >> 20} MiB of it touched guest RAM, {(total - guest) >> 20} MiB beyond");
+            Console.WriteLine($"at the shell's prompt: {total >> 20} MiB resident, {guest >> 20} MiB of it touched guest RAM, " +
+                $"{(total - guest) >> 20} MiB beyond");
             linux.Type("reboot -f\n");
             await linux.EndAsync();
             return 0;

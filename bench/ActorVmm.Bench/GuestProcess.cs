@@ -29,10 +29,28 @@ internal sealed class GuestProcess : IDisposable
         return new GuestProcess(Process.Start(info)!, started);
     }
 
-    /// <summary>This build of ActorVmm.</summary>
-    public static GuestProcess StartActorVmm(IEnumerable<string> arguments) =>
-        Start(Environment.ProcessPath is { } self && Path.GetFileNameWithoutExtension(self) == "dotnet" ? self : "dotnet",
-            [Path.Combine(AppContext.BaseDirectory, "actorvmm.dll"), .. arguments]);
+    /// <summary>ActorVmm as a user starts it: what the launcher has built; its own output is thrown away.</summary>
+    public static void Build()
+    {
+        using var process = Start(Launcher, ["--version"]);
+        process._process.StandardInput.Close();
+        _ = process._process.StandardOutput.ReadToEnd();
+        process._process.WaitForExit();
+        if (process._process.ExitCode != 0) throw new InvalidOperationException($"{Launcher} --version: {process._errors.Result}");
+    }
+
+    /// <summary>ActorVmm through its launcher, the way a user starts it; call <see cref="Build"/> first.</summary>
+    public static GuestProcess StartActorVmm(IEnumerable<string> arguments) => Start(Launcher, arguments);
+
+    private static string Launcher
+    {
+        get
+        {
+            for (var at = new DirectoryInfo(AppContext.BaseDirectory); at is not null; at = at.Parent)
+                if (File.Exists(Path.Combine(at.FullName, "ActorVmm.sln"))) return Path.Combine(at.FullName, "actorvmm");
+            throw new InvalidOperationException("the benchmarks run from a checkout of the project");
+        }
+    }
 
     public int Id => _process.Id;
 
@@ -77,7 +95,7 @@ internal sealed class GuestProcess : IDisposable
     }
 
     /// <summary>
-    /// Resident bytes of the process: all of them, and those of guest RAM, which is the largest mapping of at least <paramref name="ram"/> bytes.
+    /// Resident bytes of the process: all of them, and those of guest RAM, the largest mapping of at least <paramref name="ram"/> bytes.
     /// </summary>
     public (long Total, long Guest) Resident(long ram)
     {
@@ -93,7 +111,8 @@ internal sealed class GuestProcess : IDisposable
         return (total, guest);
     }
 
-    private static long Kib(string line) => long.Parse(line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1], CultureInfo.InvariantCulture) << 10;
+    private static long Kib(string line) =>
+        long.Parse(line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1], CultureInfo.InvariantCulture) << 10;
 
     public void Dispose()
     {

@@ -74,14 +74,10 @@ internal sealed class KernelLoad : IDisposable
             case KernelFormat.Payload or KernelFormat.Pvh:
                 return FromPayload(request.Format, image, header, request, ramEnd);
             default:
-                try
-                {
-                    return FromPayload(KernelFormat.Payload, image, header, request, ramEnd);
-                }
-                catch (BootException e)
-                {
-                    return FromBzImage(image, header, request, [$"the guest unpacks its kernel itself, because {e.Message}"]);
-                }
+                // Only what is not unpacked here at all is left to the guest: a payload that is damaged would fail there too, and late.
+                return Payload.WhyNot(image, header) is { } reason
+                    ? FromBzImage(image, header, request, [$"the guest unpacks its kernel itself, because {reason.Message}"])
+                    : FromPayload(KernelFormat.Payload, image, header, request, ramEnd);
         }
     }
 

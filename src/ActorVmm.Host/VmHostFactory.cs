@@ -20,8 +20,8 @@ public interface IVmHostFactory
 }
 
 /// <summary>
-/// An Akka system with the operator's settings, its log bridged to Serilog by Akka.Hosting. The generic host is left out: a program that lives
-/// as long as one VM needs none of it and starts faster.
+/// An Akka system with the operator's settings, its log bridged to Serilog by Akka.Hosting. The generic host is left out: a program that
+/// lives as long as one VM needs none of it and starts faster.
 /// </summary>
 /// <param name="create">Makes the host on a started system.</param>
 public sealed class AkkaVmHostFactory(Func<ActorSystem, Config, IVmHost> create) : IVmHostFactory
@@ -37,6 +37,7 @@ public sealed class AkkaVmHostFactory(Func<ActorSystem, Config, IVmHost> create)
             .AddLogging(logging => logging.SetMinimumLevel(Microsoft.Extensions.Logging.LogLevel.Trace).AddSerilog(log))
             .AddAkka(SystemName, akka => akka
                 .AddHocon(settings, HoconAddMode.Prepend)
+                .AddHocon(SilentLogger.Hocon, HoconAddMode.Prepend)
                 .ConfigureLoggers(loggers =>
                 {
                     loggers.ClearLoggers(); // Akka's default writes to stdout, which is the guest's

@@ -95,9 +95,8 @@ public sealed partial class KvmMachine : IMachine
     }
 
     /// <summary>
-    /// An eventfd whose write raises input <paramref name="gsi"/> (irqfd). Level-triggered with <paramref name="resample"/>: the line
-    /// stays up
-    /// until the guest ends the interrupt, then <see cref="KvmInterruptEvent.ResampleDescriptor"/> is signalled.
+    /// An eventfd whose write raises input <paramref name="gsi"/> (irqfd). Level-triggered with <paramref name="resample"/>: the line stays
+    /// up until the guest ends the interrupt, then <see cref="KvmInterruptEvent.ResampleDescriptor"/> is signalled.
     /// </summary>
     public KvmInterruptEvent CreateInterruptEvent(int gsi, bool resample = false)
     {
@@ -108,8 +107,7 @@ public sealed partial class KvmMachine : IMachine
 
     /// <summary>
     /// Replaces the interrupt routes: the standard ones (GSI 0 to 15 to the 8259s and the IOAPIC, 16 to 23 to the IOAPIC) and these
-    /// messages, each
-    /// under its own GSI from 24 on.
+    /// messages, each under its own GSI from 24 on.
     /// </summary>
     public void SetMessageRoutes(params ReadOnlySpan<KvmMessageRoute> routes) => KvmRouting.Set(_vm, routes);
 

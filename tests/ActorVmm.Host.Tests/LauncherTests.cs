@@ -35,7 +35,7 @@ public sealed class LauncherTests : IDisposable
             #!/bin/bash
             if [ "$1" = --list-sdks ]; then echo '{{sdks}}'; exit; fi
             echo "$*" >>"{{_here.Path}}/calls"
-            if [ "$1" = build ]; then mkdir -p "$2/bin/Release/net10.0"; touch "$2/bin/Release/net10.0/actorvmm.dll"; fi
+            if [ "$1" = publish ]; then mkdir -p "$2/bin/program"; touch "$2/bin/program/actorvmm.dll"; fi
             """);
         File.SetUnixFileMode(dotnet, UnixFileMode.UserRead | UnixFileMode.UserExecute);
         return new(StringComparer.Ordinal) { ["PATH"] = Path.Combine(_here.Path, "bin") + ":/usr/bin:/bin" };
@@ -50,12 +50,12 @@ public sealed class LauncherTests : IDisposable
         var script = Path.Combine(_here.Path, "actorvmm");
         Assert.Equal(0, Run(script, environment, "demo", "a b").Status);
         Assert.Equal(0, Run(script, environment, "check").Status);
-        Assert.Equal(["build", "exec", "exec"], Calls.Select(call => call.StartsWith("build ", StringComparison.Ordinal) ? "build" : "exec"));
+        Assert.Equal(["publish", "exec", "exec"], Calls.Select(call => call.StartsWith("publish ", StringComparison.Ordinal) ? "publish" : "exec"));
         Assert.EndsWith("actorvmm.dll demo a b", Calls[1], StringComparison.Ordinal);
 
         File.SetLastWriteTime(Path.Combine(_here.Path, "src/ActorVmm.Host/Program.cs"), DateTime.UnixEpoch.AddYears(200));
         Assert.Equal(0, Run(script, environment, "check").Status);
-        Assert.StartsWith("build ", Calls[3], StringComparison.Ordinal);
+        Assert.StartsWith("publish ", Calls[3], StringComparison.Ordinal);
     }
 
     [Fact]

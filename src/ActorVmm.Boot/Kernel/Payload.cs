@@ -29,6 +29,37 @@ public static class Payload
         _ => null,
     };
 
+    /// <summary>
+    /// Why this payload is none that is unpacked here (there is none, or its format is not known), so that only the kernel's own
+    /// decompressor serves; null where it is. Says nothing about damage.
+    /// </summary>
+    /// <exception cref="BootException">The payload does not lie inside the kernel.</exception>
+    internal static BootException? WhyNot(ImageSource image, BzImage header)
+    {
+        if (header.Payload is not { } payload)
+            return new BootException(image.Name, "payload_length", "0", "this bzImage has no payload to unpack");
+        CheckPlace(image, header, payload);
+        Span<byte> head = stackalloc byte[(int)Math.Min(payload.Length, 8)];
+        image.Read(header.SetupSize + payload.Offset, head, "payload_offset");
+        return WhyNot(image.Name, head);
+    }
+
+    private static BootException? WhyNot(string name, ReadOnlySpan<byte> head) => Detect(head) switch
+    {
+        null => BootException.Hex(name, "payload magic", head.Length < 4 ? 0 : BinaryPrimitives.ReadUInt32BigEndian(head),
+            "not one of gzip, bzip2, lzma, xz, lz4, zstd; boot it by its own decompressor"),
+        PayloadCompression.Lzo =>
+            new BootException(name, "payload", "LZO", "this format is not unpacked here; boot it by its own decompressor"),
+        _ => null,
+    };
+
+    private static void CheckPlace(ImageSource image, BzImage header, (uint Offset, uint Length) payload)
+    {
+        if (payload.Offset > header.KernelSize || payload.Length > header.KernelSize - payload.Offset)
+            throw BootException.Hex(image.Name, "payload_offset", payload.Offset,
+                $"0x{payload.Length:x} bytes from there leave the kernel of 0x{header.KernelSize:x} bytes");
+    }
+
     /// <summary>Unpacks the payload of <paramref name="header"/>.</summary>
     /// <param name="image">The bzImage file.</param>
     /// <param name="header">Its header.</param>
@@ -38,11 +69,9 @@ public static class Payload
     {
         ArgumentNullException.ThrowIfNull(image);
         ArgumentNullException.ThrowIfNull(header);
-        if (header.Payload is not { } payload)
-            throw new BootException(image.Name, "payload_length", "0", "this bzImage has no payload to unpack");
-        if (payload.Offset > header.KernelSize || payload.Length > header.KernelSize - payload.Offset)
-            throw BootException.Hex(image.Name, "payload_offset", payload.Offset,
-                $"0x{payload.Length:x} bytes from there leave the kernel of 0x{header.KernelSize:x} bytes");
+        if (WhyNot(image, header) is { } reason) throw reason;
+        var payload = header.Payload!.Value;
+        CheckPlace(image, header, payload);
         if (payload.Length < 16)
             throw BootException.Hex(image.Name, "payload_length", payload.Length, "too short for any compressed kernel");
         if (payload.Length > (uint)Array.MaxLength)
@@ -58,11 +87,9 @@ public static class Payload
     public static byte[] Unpack(string name, byte[] payload, ulong limit)
     {
         ArgumentNullException.ThrowIfNull(payload);
-        if (Detect(payload) is not { } format)
-            throw BootException.Hex(name, "payload magic", payload.Length < 4 ? 0 : BinaryPrimitives.ReadUInt32BigEndian(payload),
-                "not one of gzip, bzip2, lzma, xz, lz4, zstd; boot it by its own decompressor");
+        if (WhyNot(name, payload) is { } reason) throw reason;
+        var format = Detect(payload)!.Value;
         if (format is PayloadCompression.None) return payload;
-        if (format is PayloadCompression.Lzo) throw Bad("LZO", "this format is not unpacked here; boot it by its own decompressor");
         if (payload.Length < 16)
             throw BootException.Hex(name, "payload_length", (ulong)payload.Length, "too short for any compressed kernel");
 

@@ -11,8 +11,8 @@ using Serilog;
 namespace ActorVmm.Host.Commands;
 
 /// <summary>
-/// Runs one VM on this process's terminal: raw mode, signals, console in and out, log, closing line, exit code. The order of the end is what
-/// matters: the guest's output is out, the terminal is back, and only then the closing line is written.
+/// Runs one VM on this process's terminal: raw mode, signals, console in and out, log, closing line, exit code. The order of the end is
+/// what matters: the guest's output is out, the terminal is back, and only then the closing line is written.
 /// </summary>
 internal sealed class VmRunner(HostServices services, ConsoleDescriptors descriptors)
 {
@@ -46,7 +46,8 @@ internal sealed class VmRunner(HostServices services, ConsoleDescriptors descrip
         // Virtual time: the script is all there before the first instruction, so that its arrival does not depend on the host.
         byte[]? script = null;
         if (!interactive && description.Clock == ClockMode.Virtual && (script = InputPump.ReadScript(descriptors.Input)) is null)
-            return Fail(ExitCodes.BadArguments, string.Create(CultureInfo.InvariantCulture, $"the script is longer than {InputPump.LongestScript} bytes"));
+            return Fail(ExitCodes.BadArguments,
+                string.Create(CultureInfo.InvariantCulture, $"the script is longer than {InputPump.LongestScript} bytes"));
         var input = new ConsoleQueue(Math.Max(ConsoleQueue.Capacity, (script?.Length ?? 0) + 1), held: greeting is not null);
         if (greeting is not null)
             output.OnMarker(System.Text.Encoding.ASCII.GetBytes(greeting), input.Release);
@@ -210,5 +211,11 @@ internal sealed class VmRunner(HostServices services, ConsoleDescriptors descrip
 /// <param name="Exit">Ends the process at once.</param>
 internal sealed record ConsoleDescriptors(int Input, int Output, TextWriter Errors, Action<int> Exit)
 {
-    public static ConsoleDescriptors OfProcess() => new(0, 1, Console.Error, Environment.Exit);
+    public static ConsoleDescriptors OfProcess()
+    {
+        // At its first use .NET's console switches the terminal to application cursor keys and leaves it so (terminfo: smkx). It learns how
+        // from TERM; nothing else here needs that.
+        Environment.SetEnvironmentVariable("TERM", null);
+        return new(0, 1, Console.Error, Environment.Exit);
+    }
 }

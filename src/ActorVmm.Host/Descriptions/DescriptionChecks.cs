@@ -22,7 +22,10 @@ internal static partial class DescriptionChecks
         return line.All(c => c is >= ' ' and <= '~') ? null : "has characters that are not printable ASCII";
     }
 
-    /// <summary>The absolute path of a file that can be opened for reading; null where it cannot, with the error recorded.</summary>
+    /// <summary>
+    /// The absolute path of a file that can be opened for reading; null where it cannot, with the error recorded. <c>~/</c> at the start is
+    /// the user's home.
+    /// </summary>
     public static string? File(ObjectReader reader, string key, string? path, string baseDirectory)
     {
         if (path is null)
@@ -34,7 +37,7 @@ internal static partial class DescriptionChecks
         }
         try
         {
-            var full = System.IO.Path.GetFullPath(path, baseDirectory);
+            var full = System.IO.Path.GetFullPath(FromHome(path), baseDirectory);
             if (Directory.Exists(full))
             {
                 reader.Reject(key, "is a directory; allowed is the path of a file");
@@ -49,5 +52,12 @@ internal static partial class DescriptionChecks
             reader.Reject(key, $"cannot be opened: {why} (relative paths start at {baseDirectory})");
             return null;
         }
+    }
+
+    private static string FromHome(string path)
+    {
+        if (!path.StartsWith("~/", StringComparison.Ordinal)) return path;
+        var home = Environment.GetFolderPath(Environment.SpecialFolder.UserProfile, Environment.SpecialFolderOption.DoNotVerify);
+        return home.Length > 0 ? System.IO.Path.Combine(home, path[2..]) : path;
     }
 }

@@ -29,6 +29,9 @@ public sealed record GuestImage(string KernelPath, string InitramfsPath, string 
     /// <summary>How the guest's greeting begins, on a line of its own; then the shell's first prompt follows.</summary>
     public const string Greeting = "Welcome to ActorVmm";
 
+    /// <summary>Under this name, beside the archives named by content, descriptions find the standard initramfs.</summary>
+    internal const string StandardName = "initramfs.cpio";
+
     /// <summary>Makes the guest ready, fetching and building what is not in the cache.</summary>
     /// <exception cref="GuestException">It cannot be had; the message says what to do.</exception>
     public static async Task<GuestImage> PrepareAsync(
@@ -38,6 +41,7 @@ public sealed record GuestImage(string KernelPath, string InitramfsPath, string 
         var guest = await cache.GetAsync(refresh, cancel);
         var archive = Build(guest, options ?? new());
         var path = await StoreAsync(cache.ImagesDirectory, archive, cancel);
+        if (options is null) Name(path, StandardName);
         return new(guest.KernelPath, path, guest.KernelRelease, guest);
     }
 
@@ -69,6 +73,24 @@ public sealed record GuestImage(string KernelPath, string InitramfsPath, string 
         using var bytes = new MemoryStream();
         stream.CopyTo(bytes);
         return bytes.ToArray();
+    }
+
+    // A link, put in place by a rename too: who opens it meanwhile gets the old archive or the new one, whole.
+    private static void Name(string path, string name)
+    {
+        var link = Path.Combine(Path.GetDirectoryName(path)!, name);
+        var target = Path.GetFileName(path);
+        try
+        {
+            if (string.Equals(new FileInfo(link).LinkTarget, target, StringComparison.Ordinal)) return;
+            var fresh = $"{link}.{Environment.ProcessId}-{Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(4))}";
+            File.CreateSymbolicLink(fresh, target);
+            File.Move(fresh, link, overwrite: true);
+        }
+        catch (Exception cannot) when (cannot is IOException or UnauthorizedAccessException)
+        {
+            throw new GuestException($"the initramfs cannot be named {link}: {cannot.Message}", cannot);
+        }
     }
 
     // Named by content, put in place by a rename: any number of processes may do this at once.

@@ -70,6 +70,9 @@ internal sealed unsafe class BlockBuilder
         return ref op;
     }
 
+    /// <summary>The op that was emitted last.</summary>
+    public ref Op Last => ref _ops[OpCount - 1];
+
     /// <summary>Adds the op that ends the block.</summary>
     public ref Op EmitEnd(delegate*<CpuState*, Op*, void> fn)
     {

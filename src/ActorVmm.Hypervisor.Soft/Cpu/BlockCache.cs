@@ -17,6 +17,7 @@ internal sealed unsafe class BlockCache : IDisposable
     private readonly Block** _pages;
     private readonly byte* _arena;
     private readonly Op* _exit;
+    private readonly CpuState* _state;
     private ulong _used;
 
     public BlockCache(GuestRam ram, CpuState* state)
@@ -28,6 +29,7 @@ internal sealed unsafe class BlockCache : IDisposable
         _arena = (byte*)NativeMemory.Alloc((nuint)ArenaBytes);
         _exit = (Op*)NativeMemory.AllocZeroed((nuint)sizeof(Op));
         _exit->Fn = &ControlOps.Exit;
+        _state = state;
         state->BlockHash = _hash;
         state->ExitOp = _exit;
     }
@@ -46,6 +48,8 @@ internal sealed unsafe class BlockCache : IDisposable
     /// <summary>A block that is not entered into the tables: it serves once (exact instruction counts, single steps).</summary>
     public Block* Scratch(BlockBuilder b, ulong physical, int codeLength)
     {
+        // Its link slot is gone after this one use.
+        ControlOps.ForgetReturns(_state);
         var keep = _used;
         var block = Allocate(b, physical, ulong.MaxValue, codeLength);
         _used = keep;
@@ -104,6 +108,7 @@ internal sealed unsafe class BlockCache : IDisposable
         }
         NativeMemory.Clear(_hash, (nuint)((1 << HashBits) * sizeof(Block*)));
         _used = 0;
+        ControlOps.ForgetReturns(_state);
     }
 
     /// <summary>Drops the blocks that overlap a written range. True where <paramref name="running"/> is among them.</summary>

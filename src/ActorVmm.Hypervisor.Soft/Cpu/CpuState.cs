@@ -153,11 +153,20 @@ internal unsafe struct CpuState
     /// <summary>Where a locked operation works when its location has no host pointer of its own.</summary>
     public ulong LockBuffer;
 
+    /// <summary>A value on its way through a slow path.</summary>
+    public ulong Transfer;
+
     /// <summary>Blocks by hash of physical address and mode.</summary>
     public Block** BlockHash;
 
     /// <summary>The op that returns to the run loop.</summary>
     public Op* ExitOp;
+
+    /// <summary>Where calls will return to, newest at <see cref="ReturnTop"/>: pairs of address and link slot (a prediction, checked when used).</summary>
+    public fixed ulong Returns[2 * ReturnDepth];
+    public int ReturnTop;
+
+    public const int ReturnDepth = 16;
 
     public const int ZeroRegister = 16 * 8;
     public const int TempRegister = 17 * 8;

@@ -24,8 +24,9 @@ internal static unsafe class Mem
         var entry = Entry(s->TlbRead, address);
         // SAFETY: the tag proves that the page is RAM mapped for reading at this privilege; Addend leads into the live guest mapping.
         if (Hit(entry, address, sizeof(T))) return *(T*)(address + entry->Addend);
-        var value = ReadSlow(s, op, address, sizeof(T));
-        return FromUlong<T>(value);
+        // Through the state rather than a local: a local with its address taken would keep handlers from ending in a jump.
+        s->Transfer = ReadSlow(s, op, address, sizeof(T));
+        return *(T*)&s->Transfer;
     }
 
     /// <summary>Stores a value.</summary>
@@ -35,7 +36,7 @@ internal static unsafe class Mem
         var entry = Entry(s->TlbWrite, address);
         // SAFETY: as in Read, for writing; pages that hold translated code never have a write tag.
         if (Hit(entry, address, sizeof(T))) *(T*)(address + entry->Addend) = value;
-        else WriteSlow(s, op, address, ToUlong(value), sizeof(T));
+        else WriteThrough(s, op, address, value);
     }
 
     /// <summary>
@@ -109,24 +110,13 @@ internal static unsafe class Mem
     [MethodImpl(MethodImplOptions.NoInlining)]
     public static bool ProbeWrite(CpuState* s, Op* op, ulong address, int size) => SoftCpu.Of(s).ProbeWrite(op, address, size);
 
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static ulong ToUlong<T>(T value) where T : unmanaged =>
-        sizeof(T) switch
-        {
-            1 => Unsafe.BitCast<T, byte>(value),
-            2 => Unsafe.BitCast<T, ushort>(value),
-            4 => Unsafe.BitCast<T, uint>(value),
-            _ => Unsafe.BitCast<T, ulong>(value),
-        };
-
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static T FromUlong<T>(ulong value) where T : unmanaged => sizeof(T) switch
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static void WriteThrough<T>(CpuState* s, Op* op, ulong address, T value) where T : unmanaged
     {
-        1 => Unsafe.BitCast<byte, T>((byte)value),
-        2 => Unsafe.BitCast<ushort, T>((ushort)value),
-        4 => Unsafe.BitCast<uint, T>((uint)value),
-        _ => Unsafe.BitCast<ulong, T>(value),
-    };
+        s->Transfer = 0;
+        *(T*)&s->Transfer = value;
+        WriteSlow(s, op, address, s->Transfer, sizeof(T));
+    }
 }
 
 /// <summary>Effective addresses; which form an op needs is chosen when it is decoded.</summary>

@@ -87,7 +87,7 @@ internal sealed unsafe partial class Translator
         }
         var near = _b.InStartPage(next);
         _b.EmitEnd(near ? &ControlOps.FallThrough : &ControlOps.FallThroughFar);
-        if (near) _b.EmitLinkSlot();
+        _b.EmitLinkSlot();
     }
 
     /// <summary>

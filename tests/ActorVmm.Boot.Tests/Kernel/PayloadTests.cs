@@ -104,6 +104,16 @@ public sealed class PayloadTests : BootFixture
         Refused("payload magic", () => BootLoader.Load(Ram(), new BootRequest { KernelPath = path, Format = KernelFormat.Payload }));
     }
 
+    [Fact]
+    public void Auto_refuses_a_payload_of_a_known_format_that_is_damaged()
+    {
+        var image = TestImages.BzImageWithElf(TestImages.Elf());
+        // The size word at the payload's end (payload_offset counts from behind the setup sectors) claims one byte less than there is.
+        var end = (image[0x1F1] + 1) * 512 + BitConverter.ToInt32(image, 0x248) + BitConverter.ToInt32(image, 0x24C);
+        BinaryPrimitives.WriteInt32LittleEndian(image.AsSpan(end - 4), BitConverter.ToInt32(image, end - 4) - 1);
+        Refused("payload", () => BootLoader.Load(Ram(), new BootRequest { KernelPath = Write(image) }));
+    }
+
     [Theory]
     [InlineData(0x248, 0x1000_0000u)]
     [InlineData(0x24C, 0xFFFF_FFFFu)]

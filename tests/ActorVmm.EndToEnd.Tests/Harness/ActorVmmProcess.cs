@@ -25,7 +25,8 @@ public sealed class ActorVmmProcess : IAsyncDisposable
     /// <summary>Starts <c>actorvmm</c> with these arguments.</summary>
     public static ActorVmmProcess Start(params ReadOnlySpan<string> arguments)
     {
-        var start = new ProcessStartInfo(Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") is { Length: > 0 } dotnet ? dotnet : "dotnet")
+        var dotnet = Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") is { Length: > 0 } path ? path : "dotnet";
+        var start = new ProcessStartInfo(dotnet)
         {
             RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true, UseShellExecute = false,
         };

@@ -98,7 +98,8 @@ public sealed class ConsoleTranscript
     /// <summary>The last <paramref name="lines"/> lines.</summary>
     public string Tail(int lines = 40) => string.Join('\n', Text.Split('\n').TakeLast(lines));
 
-    private TimeoutException Absent(string why, Regex pattern) => new($"expected \"{pattern}\" on the console, but {why}; last output:\n{Tail()}");
+    private TimeoutException Absent(string why, Regex pattern) =>
+        new($"expected \"{pattern}\" on the console, but {why}; last output:\n{Tail()}");
 
     private static TaskCompletionSource NewSignal() => new(TaskCreationOptions.RunContinuationsAsynchronously);
 }

@@ -15,7 +15,7 @@ public sealed class GuestConsole : IByteSink, IConsoleInput
     private int _scanned;
 
     /// <param name="script">Input that is there from the start.</param>
-    /// <param name="releaseOn">Holds the script back until the guest has printed this; that instant is the guest's own, whatever the host does.</param>
+    /// <param name="releaseOn">Holds the script back until the guest has printed this: an instant of the guest's own, not the host's.</param>
     public GuestConsole(string script = "", string? releaseOn = null)
     {
         foreach (var b in Encoding.UTF8.GetBytes(script)) _input.Enqueue(b);

@@ -20,7 +20,8 @@ public sealed class RunningGuest : IAsyncDisposable
         (_host, Vm, Console, _output) = (host, vm, console, output);
         Shell = new Shell(console.Transcript, console.Send);
         _ = vm.Completion.ContinueWith(
-            ended => console.Transcript.End(ended.Result.Text), CancellationToken.None, TaskContinuationOptions.None, TaskScheduler.Default);
+            ended => console.Transcript.End(ended.Result.Text), CancellationToken.None, TaskContinuationOptions.None,
+            TaskScheduler.Default);
     }
 
     public IVmHandle Vm { get; }

@@ -13,7 +13,8 @@ public sealed class RepetitionTests(GuestFiles files, ITestOutputHelper output)
 {
     // Time, interrupt counts, the kernel's random layout of itself and of a process: whatever leaks from the host shows in one of them.
     private const string Script =
-        "uname -a\ndate\ncat /proc/interrupts\nhead -n 2 /proc/kallsyms\ncat /proc/self/maps\ncat /proc/uptime /proc/stat\ndmesg | tail -n 5\nreboot -f\n";
+        "uname -a\ndate\ncat /proc/interrupts\nhead -n 2 /proc/kallsyms\ncat /proc/self/maps\ncat /proc/uptime /proc/stat\n" +
+        "dmesg | tail -n 5\nreboot -f\n";
 
     [Fact]
     public async Task Two_runs_under_virtual_time_print_the_same_bytes_and_retire_the_same_instructions()

@@ -96,5 +96,6 @@ public sealed class VmmReferenceTests(GuestFiles files, ITestOutputHelper output
         });
     }
 
-    private string KernelPath(string kernel) => string.Equals(kernel, "elf", StringComparison.Ordinal) ? files.VmlinuxPath : files.Image.KernelPath;
+    private string KernelPath(string kernel) =>
+        string.Equals(kernel, "elf", StringComparison.Ordinal) ? files.VmlinuxPath : files.Image.KernelPath;
 }

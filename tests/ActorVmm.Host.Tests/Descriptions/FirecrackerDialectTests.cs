@@ -47,7 +47,7 @@ public sealed class FirecrackerDialectTests : IDisposable
     public void The_shipped_example_is_valid_where_its_kernel_is()
     {
         _here.Write("initramfs.cpio", "");
-        var text = File.ReadAllText(Path.Combine(Repository.Root, "config", "firecracker.json"));
+        var text = Repository.Example("firecracker.json");
 
         Assert.Equal((2, 512), (_here.Json(text).Vcpus, _here.Json(text).MemoryMib));
     }

@@ -24,11 +24,21 @@ public sealed class NativeDialectTests : IDisposable
     public void The_example_with_every_key_gives_the_defaults_it_claims()
     {
         _here.Write("initramfs.cpio", "");
-        var vm = _here.Hocon(File.ReadAllText(Path.Combine(Repository.Root, "config", "full.conf")));
+        var vm = _here.Hocon(Repository.Example("full.conf"));
         var least = _here.Hocon("kernel.path = vmlinuz");
 
         Assert.Equal(least with { Kernel = least.Kernel with { InitrdPath = vm.Kernel.InitrdPath }, Log = vm.Log }, vm);
-        Assert.Equal(least, _here.Hocon(File.ReadAllText(Path.Combine(Repository.Root, "config", "minimal.conf"))));
+        var minimal = _here.Hocon(Repository.Example("minimal.conf"));
+        Assert.Equal(vm with { Kernel = vm.Kernel with { CommandLine = minimal.Kernel.CommandLine }, Log = null }, minimal);
+    }
+
+    [Fact]
+    public void A_path_that_begins_with_a_tilde_starts_at_home()
+    {
+        var home = Environment.GetFolderPath(Environment.SpecialFolder.UserProfile);
+        var kernel = Path.Combine(_here.Path, "vmlinuz");
+        Assert.Equal(kernel, _here.Hocon($"kernel.path = \"~/{Path.GetRelativePath(home, kernel)}\"").Kernel.Path);
+        Assert.Contains("no such file", _here.HoconErrors("kernel.path = \"~vmlinuz\""), StringComparison.Ordinal); // a name like any other
     }
 
     [Fact]

@@ -1,4 +1,5 @@
 using System.Text;
+using ActorVmm.Host.Descriptions;
 using ActorVmm.Host.Guests;
 
 namespace ActorVmm.Host.Tests.Guests;
@@ -171,6 +172,23 @@ public sealed class GuestCacheTests : IDisposable
         foreach (var part in (string[])["init.local", "modules/virtio_mmio.ko", "virtio_ring.ko\n", "virtio_mmio.ko\npvpanic.ko\npvpanic_mmio.ko\n", "dev/console", GuestImage.Greeting, "bin/busybox"])
             Assert.Contains(part, text, StringComparison.Ordinal);
         Assert.Throws<ArgumentException>(() => GuestImage.Build(images[0].Guest, new GuestImageOptions { Files = new Dictionary<string, byte[]>(StringComparer.Ordinal) { ["init"] = [] } }));
+    }
+
+    [Fact]
+    public async Task The_examples_in_config_are_valid_once_the_demos_guest_is_in_the_cache()
+    {
+        var image = await GuestImage.PrepareAsync(new GuestCache());
+        var named = Path.Combine(Path.GetDirectoryName(image.InitramfsPath)!, GuestImage.StandardName);
+        Assert.Equal(await File.ReadAllBytesAsync(image.InitramfsPath), await File.ReadAllBytesAsync(named));
+
+        // The examples name the cache by its usual place, which XDG_CACHE_HOME may move.
+        var cache = Path.GetDirectoryName(Path.GetDirectoryName(image.KernelPath))!;
+        foreach (var example in Directory.EnumerateFiles(Path.Combine(Repository.Root, "config")))
+        {
+            var text = (await File.ReadAllTextAsync(example)).Replace("~/.cache/actorvmm", cache, StringComparison.Ordinal);
+            var vm = DescriptionReader.ReadFile(_here.Write(Path.GetFileName(example), text), []);
+            Assert.Equal((image.KernelPath, named), (vm.Kernel.Path, vm.Kernel.InitrdPath));
+        }
     }
 
     [Fact]

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using ActorVmm.Actors;
 using ActorVmm.Host.Descriptions;
 using ActorVmm.Host.Logging;
@@ -106,6 +107,16 @@ public sealed class LoggingTests : IDisposable
     }
 
     [Fact]
+    public async Task Akka_writes_nothing_to_standard_output_even_where_it_logs_everything()
+    {
+        var start = new ProcessStartInfo("dotnet", [typeof(LoggingTests).Assembly.Location, "akka"]) { RedirectStandardOutput = true };
+        using var program = Process.Start(start)!;
+        Assert.Equal("", await program.StandardOutput.ReadToEndAsync());
+        await program.WaitForExitAsync();
+        Assert.Equal(0, program.ExitCode);
+    }
+
+    [Fact]
     public void The_file_for_machines_is_compact_JSON_and_the_descriptions_file_is_for_people()
     {
         var json = Path.Combine(_here.Path, "log.json");
@@ -115,11 +126,14 @@ public sealed class LoggingTests : IDisposable
         {
             log.ForContext("Vm", "web").Debug("quiet {Number}", 7);
             log.ForContext("Vm", "web").Error("loud");
+            log.ForContext("ActorPath", "akka://actorvmm/deadLetters").Warning("lost");
         }
         var lines = File.ReadAllLines(json);
-        Assert.Equal(2, lines.Length);
+        Assert.Equal(3, lines.Length);
         using var first = System.Text.Json.JsonDocument.Parse(lines[0]);
         Assert.Equal(("quiet {Number}", 7, "web"), (first.RootElement.GetProperty("@mt").GetString(), first.RootElement.GetProperty("Number").GetInt32(), first.RootElement.GetProperty("Vm").GetString()));
-        Assert.EndsWith("[web:Error] loud", Assert.Single(File.ReadAllLines(text)), StringComparison.Ordinal);
+        Assert.Collection(File.ReadAllLines(text),
+            line => Assert.EndsWith("[web:Error] loud", line, StringComparison.Ordinal),
+            line => Assert.EndsWith("akka://actorvmm/deadLetters lost", line, StringComparison.Ordinal));
     }
 }

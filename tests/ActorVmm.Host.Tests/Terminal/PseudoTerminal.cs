@@ -94,6 +94,7 @@ internal sealed partial class PseudoTerminal : IDisposable
         foreach (var argument in arguments)
             start.ArgumentList.Add(argument);
         start.Environment["DOTNET_DbgEnableMiniDump"] = "0";
+        start.Environment["TERM"] = "xterm";
         return Process.Start(start)!;
     }
 

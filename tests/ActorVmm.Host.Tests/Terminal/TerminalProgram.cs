@@ -1,16 +1,33 @@
 using ActorVmm.Actors;
 using ActorVmm.Host.Commands;
 using ActorVmm.Host.Descriptions;
+using ActorVmm.Host.Logging;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Host.Tests.Terminal;
 
-/// <summary>The program under test of the terminal tests: the real runner around the echo guest, on this process's own descriptors.</summary>
+/// <summary>
+/// The program under test of the terminal tests: the real runner around the echo guest, on this process's own descriptors.
+/// </summary>
 internal static class TerminalProgram
 {
-    /// <param name="arguments"><c>run</c>, and then any of <c>deaf</c> (the guest does not stop) and <c>virtual</c>.</param>
+    /// <param name="arguments">
+    /// <c>run</c>, and then any of <c>deaf</c> (the guest does not stop) and <c>virtual</c>; <c>fetch</c>, which never ends; <c>akka</c>,
+    /// which starts and ends an actor system that logs everything.
+    /// </param>
     public static Task<int> RunAsync(string[] arguments)
     {
+        if (arguments is ["fetch"])
+        {
+            return GuestProgress.ShowAsync(ConsoleDescriptors.OfProcess().Errors, terminal: true, async progress =>
+            {
+                progress.Report("Fetching for ever", 0.5);
+                await Task.Delay(Timeout.Infinite);
+                return 0;
+            });
+        }
+        if (arguments is ["akka"])
+            return StartAndEndAkkaAsync();
         var host = new FakeVmHost { Deaf = arguments.Contains("deaf", StringComparer.Ordinal) };
         var services = new HostServices(new HypervisorCatalog(("soft", () => new FakeHypervisor("soft"))), host);
         var description = new VmDescription
@@ -19,5 +36,13 @@ internal static class TerminalProgram
             Clock = arguments.Contains("virtual", StringComparer.Ordinal) ? ClockMode.Virtual : ClockMode.Host,
         };
         return new VmRunner(services, ConsoleDescriptors.OfProcess()).RunAsync(description, verbose: false, greeting: null);
+    }
+
+    private static async Task<int> StartAndEndAkkaAsync()
+    {
+        await using var log = new Serilog.LoggerConfiguration().CreateLogger();
+        var factory = new AkkaVmHostFactory((system, _) => VmHost.Attach(system));
+        await factory.Create(OperatorSettings.Load(), log, verbose: true).DisposeAsync();
+        return 0;
     }
 }

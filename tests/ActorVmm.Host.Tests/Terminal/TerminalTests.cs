@@ -37,6 +37,28 @@ public sealed class TerminalTests : IDisposable
     }
 
     [Fact]
+    public void Nothing_but_the_guest_and_the_closing_line_is_written_to_the_terminal()
+    {
+        StartInRawMode("run");
+        _terminal.Type("q");
+        EndsWith(0, "stopped: poweroff");
+        Assert.DoesNotContain("\x1b", _terminal.Shown, StringComparison.Ordinal); // no sequence that leaves the terminal changed
+    }
+
+    [Theory]
+    [InlineData(Terminate), InlineData(Hangup), InlineData(Interrupt), InlineData(Quit)]
+    public void A_signal_while_fetching_brings_the_cursor_back(int signal)
+    {
+        _terminal.Start("fetch");
+        _terminal.WaitFor("Fetching for ever");
+        Assert.Contains("\x1b[?25l", _terminal.Shown, StringComparison.Ordinal);
+        _terminal.Signal(signal);
+        Assert.NotEqual(0, _terminal.WaitForExit());
+        _terminal.WaitUntil(() => _terminal.Shown.LastIndexOf("\x1b[?25h", StringComparison.Ordinal)
+            > _terminal.Shown.LastIndexOf("\x1b[?25l", StringComparison.Ordinal), "the cursor");
+    }
+
+    [Fact]
     public void Control_keys_reach_the_guest_and_are_not_echoed_by_the_terminal()
     {
         StartInRawMode("run");

@@ -2,7 +2,7 @@ using Iced.Intel;
 
 namespace ActorVmm.Hypervisor.Soft.Tests.Differential;
 
-/// <summary>Finds an addressing form (base, index, scale, displacement, RIP-relative, 32-bit, segment prefix) that reaches a wanted address.</summary>
+/// <summary>Finds an addressing form (base, index, scale, RIP-relative, 32-bit, segment prefix) that reaches a wanted address.</summary>
 internal readonly struct AddressBuilder(Rng rng, KnownRegisters known)
 {
     // The bases of these are zero or ignored in 64-bit mode. FS is left to the host's thread pointer.

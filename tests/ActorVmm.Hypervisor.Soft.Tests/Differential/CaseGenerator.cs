@@ -115,7 +115,8 @@ internal sealed class CaseGenerator(InstructionSet instructions)
         if (instruction.IsStackInstruction) _known.Set(4, stack + (ulong)(long)instruction.StackPointerIncrement);
     }
 
-    private static bool Writes(OpAccess access) => access is OpAccess.Write or OpAccess.CondWrite or OpAccess.ReadWrite or OpAccess.ReadCondWrite;
+    private static bool Writes(OpAccess access) =>
+        access is OpAccess.Write or OpAccess.CondWrite or OpAccess.ReadWrite or OpAccess.ReadCondWrite;
 
     private void TrackFlags(in Instruction instruction, bool skippable)
     {
@@ -131,23 +132,28 @@ internal sealed class CaseGenerator(InstructionSet instructions)
     private RflagsBits VendorsChoice(in Instruction i)
     {
         const RflagsBits order = RflagsBits.C0 | RflagsBits.C2 | RflagsBits.C3;
-        var invalidUnmasked = (_case.Input.FpuControl & 1) == 0;
+        const RflagsBits arithmetic = RflagsBits.OF | RflagsBits.SF | RflagsBits.ZF | RflagsBits.AF | RflagsBits.PF | RflagsBits.CF;
+        var unmasked = (_case.Input.FpuControl & 3) != 3; // invalid operand, denormal operand
         return i.Mnemonic switch
         {
             // C1 is cleared, or left alone where there is no underflow.
-            Mnemonic.Fcmovb or Mnemonic.Fcmovbe or Mnemonic.Fcmove or Mnemonic.Fcmovnb or Mnemonic.Fcmovnbe or Mnemonic.Fcmovne or Mnemonic.Fcmovnu
-                or Mnemonic.Fcmovu => RflagsBits.C1,
+            Mnemonic.Fcmovb or Mnemonic.Fcmovbe or Mnemonic.Fcmove or Mnemonic.Fcmovnb or Mnemonic.Fcmovnbe or Mnemonic.Fcmovne
+                or Mnemonic.Fcmovnu or Mnemonic.Fcmovu => RflagsBits.C1,
 
-            // The same; and the result of a comparison that raises an unmasked invalid-operand exception is written, or is not.
+            // From an empty register onto a full stack: C1 says overflow or underflow, whichever is looked for first.
+            Mnemonic.Fld when i.Op1Kind == OpKind.Register => RflagsBits.C1,
+
+            // C1 as with FCMOV; and the result of a comparison that raises an unmasked exception over its operands is written, or is not.
             Mnemonic.Fcomi or Mnemonic.Fcomip or Mnemonic.Fucomi or Mnemonic.Fucomip =>
-                RflagsBits.C1 | (invalidUnmasked ? RflagsBits.ZF | RflagsBits.PF | RflagsBits.CF : RflagsBits.None),
+                RflagsBits.C1 | (unmasked ? arithmetic : RflagsBits.None),
             Mnemonic.Fcom or Mnemonic.Fcomp or Mnemonic.Fcompp or Mnemonic.Fucom or Mnemonic.Fucomp or Mnemonic.Fucompp or Mnemonic.Ficom
-                or Mnemonic.Ficomp or Mnemonic.Ftst => invalidUnmasked ? order : RflagsBits.None,
+                or Mnemonic.Ficomp or Mnemonic.Ftst => unmasked ? order : RflagsBits.None,
             _ => RflagsBits.None,
         };
     }
 
-    private static bool ShiftsByCl(in Instruction i) => i.OpCount > 0 && i.GetOpKind(i.OpCount - 1) == OpKind.Register && i.GetOpRegister(i.OpCount - 1) == Register.CL;
+    private static bool ShiftsByCl(in Instruction i) =>
+        i.OpCount > 0 && i.GetOpKind(i.OpCount - 1) == OpKind.Register && i.GetOpRegister(i.OpCount - 1) == Register.CL;
 
     // SHL and SHR of 8 and 16 bits by the operand's size or more leave CF undefined (SDM Vol. 2, SAL/SAR/SHL/SHR).
     private static bool LosesCarry(in Instruction i)

@@ -21,10 +21,10 @@ internal static class Comparison
     public static IEnumerable<string> Differences(TestCase test) =>
         Differences(test.Native, test.Soft, test.UndefinedAt(test.Native.Rip), x87: !SwitchesBeforeItFaults(test));
 
-    // A conversion into an MMX register that raises #XM has switched the x87 stack to MMX on some processors, and not on others.
+    // A conversion from or into an MMX register that raises #XM has switched the x87 stack to MMX on some processors, and not on others.
     private static bool SwitchesBeforeItFaults(TestCase test) =>
         test.Native.Vector == 19 && test.Instructions.Exists(i => i.IP == test.Native.Rip &&
-            i.Mnemonic is Mnemonic.Cvtps2pi or Mnemonic.Cvtpd2pi or Mnemonic.Cvttps2pi or Mnemonic.Cvttpd2pi);
+            i.Mnemonic is Mnemonic.Cvtpi2ps or Mnemonic.Cvtps2pi or Mnemonic.Cvtpd2pi or Mnemonic.Cvttps2pi or Mnemonic.Cvttpd2pi);
 
     /// <summary>One line for each difference between two states; flags in <paramref name="undefined"/> do not count.</summary>
     public static IEnumerable<string> Differences(CpuImage native, CpuImage soft, RflagsBits undefined, bool x87 = true)
@@ -64,7 +64,8 @@ internal static class Comparison
         var conditions = ConditionBits.Where(bit => (undefined & bit.Bit) != 0).Aggregate(0xFFFF, (mask, bit) => mask & ~bit.Mask);
         if (native.FpuControl != soft.FpuControl) yield return $"fcw: native 0x{native.FpuControl:x}, soft 0x{soft.FpuControl:x}";
         if (((native.FpuStatus ^ soft.FpuStatus) & conditions) != 0)
-            yield return $"fsw: native 0x{native.FpuStatus & conditions:x}, soft 0x{soft.FpuStatus & conditions:x} (defined 0x{conditions:x})";
+            yield return $"fsw: native 0x{native.FpuStatus & conditions:x}, soft 0x{soft.FpuStatus & conditions:x} " +
+                $"(defined 0x{conditions:x})";
         if (native.FpuTag != soft.FpuTag) yield return $"ftw: native 0x{native.FpuTag:x}, soft 0x{soft.FpuTag:x}";
         for (var i = 0; i < 8; i++)
             if (!native.St(i).SequenceEqual(soft.St(i))) yield return $"st{i}: native {Hex(native.St(i))}, soft {Hex(soft.St(i))}";
@@ -76,7 +77,8 @@ internal static class Comparison
         var gpr = string.Join(' ', GprNames.Select((name, i) => $"{name}={image.Gpr[i]:x}{(i % 6 == 5 ? "\n   " : "")}"));
         var xmm = string.Join(' ', Enumerable.Range(0, 16).Select(i => $"xmm{i}={Hex(image.Xmm(i))}{(i % 3 == 2 ? "\n   " : "")}"));
         var st = string.Join(' ', Enumerable.Range(0, 8).Select(i => $"st{i}={Hex(image.St(i))}{(i % 4 == 3 ? "\n   " : "")}"));
-        return $"    {gpr} rflags={image.Rflags:x}\n    {xmm} mxcsr={image.Mxcsr:x}\n    {st} fcw={image.FpuControl:x} fsw={image.FpuStatus:x} ftw={image.FpuTag:x}\n";
+        return $"    {gpr} rflags={image.Rflags:x}\n    {xmm} mxcsr={image.Mxcsr:x}\n" +
+            $"    {st} fcw={image.FpuControl:x} fsw={image.FpuStatus:x} ftw={image.FpuTag:x}\n";
     }
 
     /// <summary>Most significant byte first.</summary>

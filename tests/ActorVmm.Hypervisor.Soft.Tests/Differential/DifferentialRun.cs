@@ -110,7 +110,8 @@ internal sealed class DifferentialRun(GuestRunner guest, InstructionSet instruct
     {
         var text = new StringBuilder();
         text.Append($"run seed 0x{seed:x}, {whole}");
-        text.Append(shortest.Instructions.Count == 1 ? "differs in one instruction:\n" : "differs first after:\n").Append(shortest.Disassemble());
+        text.Append(shortest.Instructions.Count == 1 ? "differs in one instruction:\n" : "differs first after:\n");
+        text.Append(shortest.Disassemble());
         foreach (var line in Comparison.Differences(shortest))
             text.Append("    ").Append(line).Append('\n');
         text.Append("  from\n").Append(Comparison.Describe(shortest.Input));

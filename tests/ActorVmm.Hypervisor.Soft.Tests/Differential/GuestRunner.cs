@@ -51,7 +51,8 @@ internal sealed class GuestRunner : IDisposable
         Write(ScratchPhysical, input.Memory);
         _vcpu.SetState(Enter(input));
         var kind = _vcpu.Run();
-        if (kind != VcpuExitKind.PortWrite) throw new InvalidOperationException($"the guest left with {_vcpu.Exit} instead of an exception");
+        if (kind != VcpuExitKind.PortWrite)
+            throw new InvalidOperationException($"the guest left with {_vcpu.Exit} instead of an exception");
         output.Vector = (int)_vcpu.Exit.Address;
         _vcpu.CompletePending();
         Leave(_vcpu.GetState(), output);
@@ -99,8 +100,10 @@ internal sealed class GuestRunner : IDisposable
 
     private VcpuState Prepare(VcpuState reset)
     {
-        static SegmentState Code(ushort selector, byte dpl) => new(selector, 0, 0xFFFF_FFFF, 11, true, dpl, System: true, Long: true, Db: false, Granularity: true);
-        static SegmentState Data(ushort selector, byte dpl) => new(selector, 0, 0xFFFF_FFFF, 3, true, dpl, System: true, Long: false, Db: true, Granularity: true);
+        static SegmentState Code(ushort selector, byte dpl) =>
+            new(selector, 0, 0xFFFF_FFFF, 11, true, dpl, System: true, Long: true, Db: false, Granularity: true);
+        static SegmentState Data(ushort selector, byte dpl) =>
+            new(selector, 0, 0xFFFF_FFFF, 3, true, dpl, System: true, Long: false, Db: true, Granularity: true);
         var data = Data(UserData, 3);
         return reset with
         {
@@ -153,7 +156,8 @@ internal sealed class GuestRunner : IDisposable
         }
     }
 
-    private ulong Read(GuestAddress at) => _memory.TryRead<ulong>(at, out var value) ? value : throw new InvalidOperationException($"no RAM at {at}");
+    private ulong Read(GuestAddress at) =>
+        _memory.TryRead<ulong>(at, out var value) ? value : throw new InvalidOperationException($"no RAM at {at}");
 
     private void Write<T>(ulong at, T value) where T : unmanaged
     {

@@ -16,11 +16,11 @@ internal sealed class KnownRegisters
 
     /// <summary>[value, +<paramref name="size"/>) lies in the writable scratch pages.</summary>
     public bool IsInScratch(int register, int size) =>
-        _values[register] is { } value && value >= Layout.Scratch && value + (ulong)size <= Layout.Scratch + Layout.ScratchSize;
+        _values[register] is { } value && value >= Layout.Scratch && value - Layout.Scratch <= (ulong)(Layout.ScratchSize - size);
 
     /// <summary>There are <paramref name="room"/> bytes of scratch on both sides of the address.</summary>
     public bool HasRoom(int register, ulong room) =>
-        _values[register] is { } value && value >= Layout.Scratch + room && value + room <= Layout.Scratch + Layout.ScratchSize;
+        _values[register] is { } value && value >= Layout.Scratch + room && value <= Layout.Scratch + Layout.ScratchSize - room;
 
     /// <summary>A register with a known value below <paramref name="bound"/>, or null.</summary>
     public int? PickBelow(Rng rng, ulong bound)

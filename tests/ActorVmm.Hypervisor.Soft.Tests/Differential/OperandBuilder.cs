@@ -2,7 +2,7 @@ using Iced.Intel;
 
 namespace ActorVmm.Hypervisor.Soft.Tests.Differential;
 
-/// <summary>Gives an instruction form its operands: registers, immediates, and memory operands whose address is known to lie where it should.</summary>
+/// <summary>Gives an instruction form its operands: registers, immediates, and memory at an address that is known.</summary>
 internal sealed class OperandBuilder(Rng rng, KnownRegisters known)
 {
     // Operand 1 is the bit offset of a bit test in memory, and already chosen.
@@ -10,13 +10,15 @@ internal sealed class OperandBuilder(Rng rng, KnownRegisters known)
 
     public static bool Supports(OpCodeOperandKind kind) => kind switch
     {
-        OpCodeOperandKind.mem or OpCodeOperandKind.mem_offs or OpCodeOperandKind.r8_or_mem or OpCodeOperandKind.r16_or_mem or OpCodeOperandKind.r32_or_mem
+        OpCodeOperandKind.mem or OpCodeOperandKind.mem_offs or OpCodeOperandKind.r8_or_mem or OpCodeOperandKind.r16_or_mem
+            or OpCodeOperandKind.r32_or_mem
             or OpCodeOperandKind.r64_or_mem or OpCodeOperandKind.mm_or_mem or OpCodeOperandKind.xmm_or_mem or OpCodeOperandKind.r8_reg
             or OpCodeOperandKind.r8_opcode or OpCodeOperandKind.r16_reg or OpCodeOperandKind.r16_rm or OpCodeOperandKind.r16_opcode
             or OpCodeOperandKind.r32_reg or OpCodeOperandKind.r32_rm or OpCodeOperandKind.r32_opcode or OpCodeOperandKind.r64_reg
             or OpCodeOperandKind.r64_rm or OpCodeOperandKind.r64_opcode or OpCodeOperandKind.mm_reg or OpCodeOperandKind.mm_rm
             or OpCodeOperandKind.xmm_reg or OpCodeOperandKind.xmm_rm or OpCodeOperandKind.al or OpCodeOperandKind.cl or OpCodeOperandKind.ax
-            or OpCodeOperandKind.eax or OpCodeOperandKind.rax or OpCodeOperandKind.st0 or OpCodeOperandKind.sti_opcode or OpCodeOperandKind.imm8
+            or OpCodeOperandKind.eax or OpCodeOperandKind.rax or OpCodeOperandKind.st0 or OpCodeOperandKind.sti_opcode
+            or OpCodeOperandKind.imm8
             or OpCodeOperandKind.imm8_const_1 or OpCodeOperandKind.imm8sex16 or OpCodeOperandKind.imm8sex32 or OpCodeOperandKind.imm8sex64
             or OpCodeOperandKind.imm16 or OpCodeOperandKind.imm32 or OpCodeOperandKind.imm32sex64 or OpCodeOperandKind.imm64
             or OpCodeOperandKind.seg_rSI or OpCodeOperandKind.es_rDI or OpCodeOperandKind.seg_rDI or OpCodeOperandKind.seg_rBX_al
@@ -108,9 +110,12 @@ internal sealed class OperandBuilder(Rng rng, KnownRegisters known)
     private Register PickRegister(OpCodeOperandKind kind) => kind switch
     {
         OpCodeOperandKind.r8_or_mem or OpCodeOperandKind.r8_reg or OpCodeOperandKind.r8_opcode => Byte(General()),
-        OpCodeOperandKind.r16_or_mem or OpCodeOperandKind.r16_reg or OpCodeOperandKind.r16_rm or OpCodeOperandKind.r16_opcode => Register.AX + General(),
-        OpCodeOperandKind.r32_or_mem or OpCodeOperandKind.r32_reg or OpCodeOperandKind.r32_rm or OpCodeOperandKind.r32_opcode => Register.EAX + General(),
-        OpCodeOperandKind.r64_or_mem or OpCodeOperandKind.r64_reg or OpCodeOperandKind.r64_rm or OpCodeOperandKind.r64_opcode => Register.RAX + General(),
+        OpCodeOperandKind.r16_or_mem or OpCodeOperandKind.r16_reg or OpCodeOperandKind.r16_rm or OpCodeOperandKind.r16_opcode =>
+            Register.AX + General(),
+        OpCodeOperandKind.r32_or_mem or OpCodeOperandKind.r32_reg or OpCodeOperandKind.r32_rm or OpCodeOperandKind.r32_opcode =>
+            Register.EAX + General(),
+        OpCodeOperandKind.r64_or_mem or OpCodeOperandKind.r64_reg or OpCodeOperandKind.r64_rm or OpCodeOperandKind.r64_opcode =>
+            Register.RAX + General(),
         OpCodeOperandKind.mm_or_mem or OpCodeOperandKind.mm_reg or OpCodeOperandKind.mm_rm => Register.MM0 + rng.Below(8),
         OpCodeOperandKind.xmm_or_mem or OpCodeOperandKind.xmm_reg or OpCodeOperandKind.xmm_rm => Register.XMM0 + rng.Below(16),
         OpCodeOperandKind.al => Register.AL,
@@ -160,9 +165,11 @@ internal sealed class OperandBuilder(Rng rng, KnownRegisters known)
         if (canFault && rng.OneIn(96))
             return Layout.ReadOnlyPage - (ulong)size + 1 + (ulong)rng.Below(0x2000 - 16);
         var offset = rng.OneIn(8) ? 0x1000 - rng.Below(size + 1) : rng.Below(Layout.ScratchSize - size + 1);
-        if (rng.Below(100) < (size == 16 ? 95 : 50)) offset &= -Math.Min(16, (int)System.Numerics.BitOperations.RoundUpToPowerOf2((uint)size));
+        if (rng.Below(100) < (size == 16 ? 95 : 50)) offset &= -Math.Min(16, RoundUp(size));
         return Layout.Scratch + (ulong)offset;
     }
+
+    private static int RoundUp(int size) => (int)System.Numerics.BitOperations.RoundUpToPowerOf2((uint)size);
 
     private bool TryOffset(ref Instruction instruction, OpCodeInfo info, int n)
     {

@@ -52,7 +52,8 @@ internal sealed class TestCase(ulong seed, int slot)
         single.Input.CopyFrom(state);
         single.Input.Rip = instruction.IP;
         var start = (int)(instruction.IP - CodeAddress);
-        single.Code = [.. Code.AsSpan(0, start + instruction.Length), .. Enumerable.Repeat((byte)0xCC, Layout.CodeSlot - start - instruction.Length)];
+        var end = start + instruction.Length;
+        single.Code = [.. Code.AsSpan(0, end), .. Enumerable.Repeat((byte)0xCC, Layout.CodeSlot - end)];
         return single;
     }
 

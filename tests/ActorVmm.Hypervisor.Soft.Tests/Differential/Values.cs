@@ -8,20 +8,25 @@ internal static class Values
     private static readonly ulong[] Borders =
     [
         0, 1, 2, 0x7F, 0x80, 0xFF, 0x100, 0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF, 0x1_0000_0000,
-        0x7FFF_FFFF_FFFF_FFFF, 0x8000_0000_0000_0000, 0xFFFF_FFFF_FFFF_FFFF, 0xFFFF_FFFF_FFFF_FF80, 0xFFFF_FFFF_8000_0000, 0xAAAA_AAAA_AAAA_AAAA,
+        0x7FFF_FFFF_FFFF_FFFF, 0x8000_0000_0000_0000, 0xFFFF_FFFF_FFFF_FFFF, 0xFFFF_FFFF_FFFF_FF80, 0xFFFF_FFFF_8000_0000,
+        0xAAAA_AAAA_AAAA_AAAA,
     ];
 
     private static readonly uint[] Singles =
     [
         0, 0x8000_0000, 0x3F80_0000, 0xBF80_0000, 0x3FC0_0000, 0x3F00_0000, 0xBF00_0000, 0x7F80_0000, 0xFF80_0000, 0x7FC0_0000, 0xFFC0_1234,
-        0x7F80_0001, 0xFFA0_0000, 0x0000_0001, 0x807F_FFFF, 0x0080_0000, 0x7F7F_FFFF, 0x4F00_0000, 0xCF00_0000, 0x4EFF_FFFF, 0x5F00_0000, 0xDF00_0000, 0x4020_0000,
+        0x7F80_0001, 0xFFA0_0000, 0x0000_0001, 0x807F_FFFF, 0x0080_0000, 0x7F7F_FFFF, 0x4F00_0000, 0xCF00_0000, 0x4EFF_FFFF,
+        0x5F00_0000, 0xDF00_0000, 0x4020_0000,
     ];
 
     private static readonly ulong[] Doubles =
     [
-        0, 0x8000_0000_0000_0000, 0x3FF0_0000_0000_0000, 0xBFF0_0000_0000_0000, 0x3FF8_0000_0000_0000, 0x3FE0_0000_0000_0000, 0x7FF0_0000_0000_0000,
-        0xFFF0_0000_0000_0000, 0x7FF8_0000_0000_0000, 0xFFF8_0000_0000_4321, 0x7FF0_0000_0000_0001, 0xFFF4_0000_0000_0000, 1, 0x800F_FFFF_FFFF_FFFF,
-        0x0010_0000_0000_0000, 0x7FEF_FFFF_FFFF_FFFF, 0x41E0_0000_0000_0000, 0xC1E0_0000_0000_0000, 0x41DF_FFFF_FFFF_FFFF, 0x43E0_0000_0000_0000,
+        0, 0x8000_0000_0000_0000, 0x3FF0_0000_0000_0000, 0xBFF0_0000_0000_0000, 0x3FF8_0000_0000_0000, 0x3FE0_0000_0000_0000,
+        0x7FF0_0000_0000_0000,
+        0xFFF0_0000_0000_0000, 0x7FF8_0000_0000_0000, 0xFFF8_0000_0000_4321, 0x7FF0_0000_0000_0001, 0xFFF4_0000_0000_0000, 1,
+        0x800F_FFFF_FFFF_FFFF,
+        0x0010_0000_0000_0000, 0x7FEF_FFFF_FFFF_FFFF, 0x41E0_0000_0000_0000, 0xC1E0_0000_0000_0000, 0x41DF_FFFF_FFFF_FFFF,
+        0x43E0_0000_0000_0000,
         0xC3E0_0000_0000_0000, 0x4004_0000_0000_0000, 0x3690_0000_0000_0000, 0x47F0_0000_0000_0000,
     ];
 
@@ -68,7 +73,7 @@ internal static class Values
         }
     }
 
-    /// <summary>10 bytes of double extended precision: normals, zeros, infinities, NaNs, denormals, pseudo-denormals and unsupported forms.</summary>
+    /// <summary>10 bytes of double extended precision: normals, zeros, infinities, NaNs, (pseudo-)denormals, unsupported forms.</summary>
     public static void Extended(Rng rng, Span<byte> into)
     {
         var significand = rng.Next() | 1UL << 63;

@@ -6,9 +6,9 @@ namespace ActorVmm.Hypervisor.Soft.Tests.Native;
 
 /// <summary>
 /// The machine code around native cases. A raw <c>clone</c> makes a child that never touches the runtime: it installs its own signal
-/// handlers and runs case after case. Every case ends with an exception (INT3 if nothing else); the handler saves the interrupted state from
-/// the signal frame, puts the next case's state into the frame, and returns into it by <c>rt_sigreturn</c>. So all of the state, RSP and
-/// flags included, is loaded and saved by the kernel, and a fault costs nothing more than a normal end. The parent's signals stay untouched.
+/// handlers and runs case after case. Every case ends with an exception (INT3 if nothing else); the handler saves the interrupted state
+/// from the signal frame, puts the next case's state into the frame, and returns into it by <c>rt_sigreturn</c>. So all of the state, RSP
+/// and flags included, is loaded and saved by the kernel, and a fault costs no more than a normal end. The parent's signals stay untouched.
 /// </summary>
 internal static class NativeHarness
 {
@@ -30,13 +30,14 @@ internal static class NativeHarness
     public const int SavedRegisters = 18, SavedWords = 23;
     private const int Context = 40, FpState = 224;
 
-    private const int SysRtSigaction = 13, SysRtSigprocmask = 14, SysRtSigreturn = 15, SysAlarm = 37, SysClone = 56, SysSigaltstack = 131, SysExitGroup = 231;
+    private const int SysRtSigaction = 13, SysRtSigprocmask = 14, SysRtSigreturn = 15, SysAlarm = 37, SysClone = 56;
+    private const int SysSigaltstack = 131, SysExitGroup = 231;
     private const int SigIll = 4, SigTrap = 5, SigBus = 7, SigFpe = 8, SigSegv = 11, SigAlrm = 14;
 
     /// <summary>Seconds after which a child that does not end is killed by its own alarm.</summary>
     private const int Deadline = 60;
 
-    /// <summary>Writes code and tables into the mapped harness area; returns nothing, the entry is <see cref="Code"/>: <c>long run()</c>, the child's pid.</summary>
+    /// <summary>Writes code and tables into the mapped area. Entry: <see cref="Code"/>: <c>long run()</c>, the child's pid.</summary>
     public static void Emit(Span<byte> area)
     {
         Assemble(Code, EmitRun).CopyTo(area);
@@ -50,7 +51,8 @@ internal static class NativeHarness
         BitConverter.TryWriteBytes(control[Action..], Code + HandlerEntry); // kernel sigaction: handler, flags, restorer, mask
         BitConverter.TryWriteBytes(control[(Action + 8)..], saSigInfo | saOnStack | saRestorer);
         BitConverter.TryWriteBytes(control[(Action + 16)..], Code + RestorerEntry);
-        var open = new[] { SigIll, SigTrap, SigBus, SigFpe, SigSegv, SigAlrm }.Aggregate(0UL, (mask, signal) => mask | (1UL << (signal - 1)));
+        var open = new[] { SigIll, SigTrap, SigBus, SigFpe, SigSegv, SigAlrm }
+            .Aggregate(0UL, (mask, signal) => mask | (1UL << (signal - 1)));
         BitConverter.TryWriteBytes(control[Mask..], ~open);
     }
 
@@ -112,7 +114,8 @@ internal static class NativeHarness
         a.add(r13, SlotSize);
         a.mov(__qword_ptr[rbx + Current], r13);
         Copy(a, () => { a.lea(rdi, __[r12 + Context]); a.lea(rsi, __[r13 + InGpr]); }, SavedRegisters);
-        Copy(a, () => { a.mov(rdi, __qword_ptr[r12 + FpState]); a.lea(rsi, __[r13 + InFx]); }, 52); // up to XMM15; what follows is the kernel's
+        // Up to XMM15; what follows in the frame is the kernel's own.
+        Copy(a, () => { a.mov(rdi, __qword_ptr[r12 + FpState]); a.lea(rsi, __[r13 + InFx]); }, 52);
         Copy(a, () => { a.mov(rdi, Layout.Scratch); a.lea(rsi, __[r13 + InMemory]); }, Layout.ScratchSize / 8);
         a.ret();
 

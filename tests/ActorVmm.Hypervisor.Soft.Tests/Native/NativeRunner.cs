@@ -3,7 +3,7 @@ using ActorVmm.Hypervisor.Soft.Tests.Differential;
 
 namespace ActorVmm.Hypervisor.Soft.Tests.Native;
 
-/// <summary>Runs cases on the host's CPU, in a child process of pure machine code (see <see cref="NativeHarness"/>). One per process.</summary>
+/// <summary>Runs cases on the host's CPU, in a child of pure machine code (see <see cref="NativeHarness"/>). One per process.</summary>
 internal sealed unsafe class NativeRunner
 {
     // struct sigcontext's order of the general registers, as x86 register numbers.

@@ -2,7 +2,7 @@ using Iced.Intel;
 using Xunit;
 using static Iced.Intel.AssemblerRegisters;
 
-namespace ActorVmm.Hypervisor.Soft.Tests.Vector;
+namespace ActorVmm.Hypervisor.Soft.Tests.VectorUnit;
 
 /// <summary>The rules of SDM Vol. 1 chapters 4 and 11 as tables; the differential test compares masses of values.</summary>
 public sealed unsafe class FloatRulesTests : IDisposable

@@ -4,7 +4,7 @@ using ActorVmm.Hypervisor.Soft.Cpu;
 using ActorVmm.Hypervisor.Soft.Tests.Differential;
 using Iced.Intel;
 
-namespace ActorVmm.Hypervisor.Soft.Tests.Vector;
+namespace ActorVmm.Hypervisor.Soft.Tests.VectorUnit;
 
 /// <summary>
 /// Runs translated instructions without the run loop: a state of its own, pages mapped by hand in its TLBs, and a last op that returns.

@@ -2,7 +2,7 @@ using System.Text;
 using Xunit;
 using static Iced.Intel.AssemblerRegisters;
 
-namespace ActorVmm.Hypervisor.Soft.Tests.Vector;
+namespace ActorVmm.Hypervisor.Soft.Tests.VectorUnit;
 
 public sealed unsafe class StringCompareTests : IDisposable
 {

@@ -1,9 +1,8 @@
-using ActorVmm.Hypervisor.Soft.Cpu;
 using ActorVmm.Hypervisor.Soft.Tests.Differential;
 using Iced.Intel;
 using Xunit;
 
-namespace ActorVmm.Hypervisor.Soft.Tests.Vector;
+namespace ActorVmm.Hypervisor.Soft.Tests.VectorUnit;
 
 /// <summary>Handlers must hand over by a jump: a chain of them may be endless.</summary>
 public sealed unsafe class TailCallTests

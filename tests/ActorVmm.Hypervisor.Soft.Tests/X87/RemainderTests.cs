@@ -1,11 +1,11 @@
 using System.Buffers.Binary;
 using ActorVmm.Hypervisor.Soft.Tests.Differential;
 using ActorVmm.Hypervisor.Soft.Tests.Native;
-using ActorVmm.Hypervisor.Soft.Tests.Vector;
+using ActorVmm.Hypervisor.Soft.Tests.VectorUnit;
 using Xunit;
 using static Iced.Intel.AssemblerRegisters;
 
-namespace ActorVmm.Hypervisor.Soft.Tests.X87;
+namespace ActorVmm.Hypervisor.Soft.Tests.X87Unit;
 
 /// <summary>
 /// FPREM and FPREM1 against the host's CPU where one step suffices (how far a partial step goes is the processor's choice).

@@ -2,7 +2,7 @@ using ActorVmm.Hypervisor.Soft.Cpu;
 using CsCheck;
 using Xunit;
 
-namespace ActorVmm.Hypervisor.Soft.Tests.X87;
+namespace ActorVmm.Hypervisor.Soft.Tests.X87Unit;
 
 /// <summary>The software arithmetic against the host's IEEE arithmetic, which rounds to nearest.</summary>
 public sealed class SoftFloatProperties

@@ -1,8 +1,8 @@
-using ActorVmm.Hypervisor.Soft.Tests.Vector;
+using ActorVmm.Hypervisor.Soft.Tests.VectorUnit;
 using Iced.Intel;
 using Xunit;
 
-namespace ActorVmm.Hypervisor.Soft.Tests.X87;
+namespace ActorVmm.Hypervisor.Soft.Tests.X87Unit;
 
 /// <summary>
 /// The transcendental instructions against values computed with 400 bits and rounded to nearest: the last bit must be right.

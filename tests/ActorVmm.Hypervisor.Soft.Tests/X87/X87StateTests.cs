@@ -1,10 +1,10 @@
 using ActorVmm.Hypervisor.Soft.Cpu;
 using ActorVmm.Hypervisor.Soft.Tests.Differential;
-using ActorVmm.Hypervisor.Soft.Tests.Vector;
+using ActorVmm.Hypervisor.Soft.Tests.VectorUnit;
 using Xunit;
 using static Iced.Intel.AssemblerRegisters;
 
-namespace ActorVmm.Hypervisor.Soft.Tests.X87;
+namespace ActorVmm.Hypervisor.Soft.Tests.X87Unit;
 
 public sealed unsafe class X87StateTests : IDisposable
 {

@@ -11,7 +11,8 @@ internal delegate DeviceUnit DeviceFactory(DeviceParts parts);
 /// One VM's run as its starter sees it: what was asked, and the two promises. It outlives the VM actor, whatever way that ends.
 /// </summary>
 internal sealed class VmRun(
-    VmSpec spec, IHypervisor hypervisor, VmConsole console, IExitHandler? exitHandler, IGuestLoader loader, IReadOnlyList<DeviceFactory> devices)
+    VmSpec spec, IHypervisor hypervisor, VmConsole console, IExitHandler? exitHandler, IGuestLoader loader,
+    IReadOnlyList<DeviceFactory> devices)
 {
     private readonly Lock _lock = new();
     private readonly TaskCompletionSource<VmOutcome> _completion = new(TaskCreationOptions.RunContinuationsAsynchronously);

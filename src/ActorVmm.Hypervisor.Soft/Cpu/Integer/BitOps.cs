@@ -41,7 +41,7 @@ internal static unsafe class BitOps
         op[1].Fn(s, op + 1);
     }
 
-    /// <summary>Memory operand; a register bit number reaches beyond the operand (bit string addressing). Aux bit 2 = locked.</summary>
+    /// <summary>Memory operand; a register bit number reaches beyond the operand (bit string addressing). Aux bit 2 = locked, bit 3 = 32-bit address.</summary>
     [MethodImpl(Hot)]
     public static void Memory<T>(CpuState* s, Op* op) where T : unmanaged
     {
@@ -63,6 +63,7 @@ internal static unsafe class BitOps
             var index = Width<T>.Get(s, op->Src);
             bit = (int)index & (Width<T>.Bits - 1);
             address += (ulong)((index >> (sizeof(T) == 2 ? 4 : sizeof(T) == 4 ? 5 : 6)) * sizeof(T));
+            if ((op->Aux & 8) != 0) address = (uint)address;
         }
         var mask = 1L << bit;
         var action = (BitAction)(op->Aux & 3);

@@ -71,6 +71,45 @@ internal static unsafe class ControlOps
         return null;
     }
 
+    /// <summary>Goes to a block in another page through a remembered link, which holds only where the page is still mapped to that block.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static Op* FollowFar(CpuState* s, Block** link)
+    {
+        var block = *link;
+        var entry = Mem.Entry(s->TlbCode, s->Rip);
+        if (block == null || entry->Tag != (s->Rip & ~0xFFFUL) || block->Physical != s->Rip + entry->Addend) return ResolveFar(s, link);
+        var left = s->Budget - block->Count;
+        if ((left | s->Attention) < 0) return Stopped(s, link);
+        s->Budget = left;
+        return Block.Ops(block);
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static Op* ResolveFar(CpuState* s, Block** link)
+    {
+        var block = Find(s);
+        if (block == null || block->SecondPage != ulong.MaxValue) return s->ExitOp;
+        *link = block;
+        return Enter(s, block);
+    }
+
+    /// <summary>Notes where a call will return to.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void PushReturn(CpuState* s, ulong address, Op* op)
+    {
+        var top = (s->ReturnTop + 1) & (CpuState.ReturnDepth - 1);
+        s->ReturnTop = top;
+        s->Returns[2 * top] = address;
+        s->Returns[2 * top + 1] = (ulong)&((Links*)(op + 1))->Next;
+    }
+
+    /// <summary>Forgets every noted return: their link slots are about to be reused.</summary>
+    public static void ForgetReturns(CpuState* s)
+    {
+        // RET has refused a non-canonical target before it compares.
+        for (var i = 0; i < CpuState.ReturnDepth; i++) s->Returns[2 * i] = 1UL << 63;
+    }
+
     /// <summary>Finds the block at RIP in another page or behind an indirect jump.</summary>
     [MethodImpl(MethodImplOptions.NoInlining)]
     private static Op* Dispatch(CpuState* s)
@@ -94,7 +133,7 @@ internal static unsafe class ControlOps
     public static void FallThroughFar(CpuState* s, Op* op)
     {
         s->Rip += (ulong)op->NextOffset;
-        var next = Dispatch(s);
+        var next = FollowFar(s, &((Links*)(op + 1))->Next);
         next->Fn(s, next);
     }
 
@@ -110,7 +149,7 @@ internal static unsafe class ControlOps
     public static void JumpFar(CpuState* s, Op* op)
     {
         s->Rip += (ulong)op->Imm;
-        var next = Dispatch(s);
+        var next = FollowFar(s, &((Links*)(op + 1))->Taken);
         next->Fn(s, next);
     }
 
@@ -136,8 +175,17 @@ internal static unsafe class ControlOps
     [MethodImpl(Hot)]
     public static void JumpIfFar<TC>(CpuState* s, Op* op) where TC : struct, ICondition
     {
-        s->Rip += (ulong)(TC.Test<AnyKind>(s) ? op->Imm : op->NextOffset);
-        var next = Dispatch(s);
+        Op* next;
+        if (TC.Test<AnyKind>(s))
+        {
+            s->Rip += (ulong)op->Imm;
+            next = FollowFar(s, &((Links*)(op + 1))->Taken);
+        }
+        else
+        {
+            s->Rip += (ulong)op->NextOffset;
+            next = FollowFar(s, &((Links*)(op + 1))->Next);
+        }
         next->Fn(s, next);
     }
 
@@ -165,9 +213,11 @@ internal static unsafe class ControlOps
     public static void Call(CpuState* s, Op* op)
     {
         var sp = s->Regs[4] - 8;
-        Width<ulong>.Write(s, op, sp, (long)s->Rip + op->NextOffset);
+        var back = s->Rip + (ulong)op->NextOffset;
+        Width<ulong>.Write(s, op, sp, (long)back);
         if (s->Abort != Abort.None) return;
         s->Regs[4] = sp;
+        PushReturn(s, back, op);
         s->Rip += (ulong)op->Imm;
         var next = Follow(s, &((Links*)(op + 1))->Taken);
         next->Fn(s, next);
@@ -177,11 +227,13 @@ internal static unsafe class ControlOps
     public static void CallFar(CpuState* s, Op* op)
     {
         var sp = s->Regs[4] - 8;
-        Width<ulong>.Write(s, op, sp, (long)s->Rip + op->NextOffset);
+        var back = s->Rip + (ulong)op->NextOffset;
+        Width<ulong>.Write(s, op, sp, (long)back);
         if (s->Abort != Abort.None) return;
         s->Regs[4] = sp;
+        PushReturn(s, back, op);
         s->Rip += (ulong)op->Imm;
-        var next = Dispatch(s);
+        var next = FollowFar(s, &((Links*)(op + 1))->Taken);
         next->Fn(s, next);
     }
 
@@ -208,9 +260,11 @@ internal static unsafe class ControlOps
     {
         var target = *(ulong*)((byte*)s + op->Src);
         var sp = s->Regs[4] - 8;
-        Width<ulong>.Write(s, op, sp, (long)s->Rip + op->NextOffset);
+        var back = s->Rip + (ulong)op->NextOffset;
+        Width<ulong>.Write(s, op, sp, (long)back);
         if (s->Abort != Abort.None) return;
         s->Regs[4] = sp;
+        PushReturn(s, back, op);
         s->Rip = target;
         var next = Dispatch(s);
         next->Fn(s, next);
@@ -222,9 +276,11 @@ internal static unsafe class ControlOps
         var target = Width<ulong>.Read(s, op, AtAny.Of(s, op));
         if (s->Abort != Abort.None) return;
         var sp = s->Regs[4] - 8;
-        Width<ulong>.Write(s, op, sp, (long)s->Rip + op->NextOffset);
+        var back = s->Rip + (ulong)op->NextOffset;
+        Width<ulong>.Write(s, op, sp, (long)back);
         if (s->Abort != Abort.None) return;
         s->Regs[4] = sp;
+        PushReturn(s, back, op);
         s->Rip = (ulong)target;
         var next = Dispatch(s);
         next->Fn(s, next);
@@ -243,7 +299,9 @@ internal static unsafe class ControlOps
         }
         s->Regs[4] += 8 + (ulong)op->Imm;
         s->Rip = (ulong)target;
-        var next = Dispatch(s);
+        var top = s->ReturnTop;
+        s->ReturnTop = (top - 1) & (CpuState.ReturnDepth - 1);
+        var next = s->Returns[2 * top] == (ulong)target ? FollowFar(s, (Block**)s->Returns[2 * top + 1]) : Dispatch(s);
         next->Fn(s, next);
     }
 }

@@ -125,7 +125,7 @@ internal static unsafe class LegacyOps
         return true;
     }
 
-    /// <summary>POP m: the address op has run before, with the stack pointer's old value; a base of ESP is corrected by the decoder.</summary>
+    /// <summary>POP m: the address op has run before; the decoder has corrected a base of ESP.</summary>
     [MethodImpl(Hot)]
     public static void PopMem(CpuState* s, Op* op)
     {
@@ -179,6 +179,44 @@ internal static unsafe class LegacyOps
         }
         if (op->Scale == 2) *(ushort*)&s->Regs[5] = (ushort)value;
         else s->Regs[5] = (uint)value;
+        return true;
+    }
+
+    /// <summary>ENTER size, level.</summary>
+    [MethodImpl(Hot)]
+    public static void Enter(CpuState* s, Op* op)
+    {
+        if (!EnterSlow(s, op)) return;
+        op[1].Fn(s, op + 1);
+    }
+
+    private static bool EnterSlow(CpuState* s, Op* op)
+    {
+        var (sp, size, level) = (s->Regs[4], op->Scale, op->Aux & 31);
+        var big = BigStack(s);
+        var ok = Push(s, op, s->Regs[5], size);
+        var frame = s->Regs[4];
+        for (var i = 1; ok && i <= level; i++)
+        {
+            var link = frame;
+            if (i < level)
+            {
+                var at = big ? (uint)s->Regs[5] - (uint)(i * size) : (ushort)(s->Regs[5] - (uint)(i * size));
+                ok = LegacyAddress.CheckLimit(s, op, 2, at, size);
+                if (!ok) break;
+                link = size == 2 ? Mem.Read<ushort>(s, op, (uint)(at + s->SegBase[2])) : Mem.Read<uint>(s, op, (uint)(at + s->SegBase[2]));
+                ok = s->Abort == Abort.None;
+            }
+            ok = ok && Push(s, op, link, size);
+        }
+        if (!ok)
+        {
+            s->Regs[4] = sp;
+            return false;
+        }
+        s->Regs[4] = big ? (uint)(s->Regs[4] - (ulong)op->Imm) : (s->Regs[4] & ~0xFFFFUL) | (ushort)(s->Regs[4] - (ulong)op->Imm);
+        if (size == 2) *(ushort*)&s->Regs[5] = (ushort)frame;
+        else s->Regs[5] = (uint)frame;
         return true;
     }
 

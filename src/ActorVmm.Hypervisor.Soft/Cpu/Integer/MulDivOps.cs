@@ -76,24 +76,25 @@ internal static unsafe class MulDivOps
 
     /// <summary>IMUL r, r.</summary>
     [MethodImpl(Hot)]
-    public static void ImulReg<T>(CpuState* s, Op* op) where T : unmanaged
+    public static void ImulReg<T, TF>(CpuState* s, Op* op) where T : unmanaged where TF : struct, IFlagPolicy
     {
-        Width<T>.Set(s, op->Dst, Truncated<T>(s, Width<T>.Get(s, op->Dst), Width<T>.Get(s, op->Src)));
+        Width<T>.Set(s, op->Dst, Truncated<T, TF>(s, Width<T>.Get(s, op->Dst), Width<T>.Get(s, op->Src)));
         op[1].Fn(s, op + 1);
     }
 
     /// <summary>IMUL r, r, imm.</summary>
     [MethodImpl(Hot)]
-    public static void ImulImm<T>(CpuState* s, Op* op) where T : unmanaged
+    public static void ImulImm<T, TF>(CpuState* s, Op* op) where T : unmanaged where TF : struct, IFlagPolicy
     {
-        Width<T>.Set(s, op->Dst, Truncated<T>(s, Width<T>.Get(s, op->Src), op->Imm));
+        Width<T>.Set(s, op->Dst, Truncated<T, TF>(s, Width<T>.Get(s, op->Src), op->Imm));
         op[1].Fn(s, op + 1);
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static long Truncated<T>(CpuState* s, long a, long b) where T : unmanaged
+    private static long Truncated<T, TF>(CpuState* s, long a, long b) where T : unmanaged where TF : struct, IFlagPolicy
     {
         var r = Width<T>.Extend(a * b);
+        if (!TF.Keep) return r;
         long overflow = sizeof(T) == 8
             ? Math.BigMul(a, b, out _) != r >> 63 ? 1 : 0
             : a * b != r ? 1 : 0;

@@ -1,3 +1,5 @@
+using System.Diagnostics;
+using System.Numerics;
 using System.Runtime.CompilerServices;
 
 namespace ActorVmm.Hypervisor.Soft.Cpu;
@@ -6,10 +8,21 @@ namespace ActorVmm.Hypervisor.Soft.Cpu;
 internal interface IShift
 {
     static abstract unsafe long Calculate<T>(CpuState* s, long value, int count) where T : unmanaged;
+
+    /// <summary>The value alone, where nobody sees the flags.</summary>
+    static virtual unsafe long Value<T>(CpuState* s, long value, int count) where T : unmanaged => throw new UnreachableException();
+
+    /// <summary>Whether <see cref="Value"/> exists: RCL and RCR read the carry anyway.</summary>
+    static virtual bool HasValue => false;
 }
 
 internal readonly unsafe struct Shl : IShift
 {
+    public static bool HasValue { [MethodImpl(MethodImplOptions.AggressiveInlining)] get => true; }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static long Value<T>(CpuState* s, long value, int count) where T : unmanaged => count >= Width<T>.Bits ? 0 : value << count;
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static long Calculate<T>(CpuState* s, long value, int count) where T : unmanaged
     {
@@ -23,6 +36,11 @@ internal readonly unsafe struct Shl : IShift
 
 internal readonly unsafe struct Shr : IShift
 {
+    public static bool HasValue { [MethodImpl(MethodImplOptions.AggressiveInlining)] get => true; }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static long Value<T>(CpuState* s, long value, int count) where T : unmanaged => (long)(Width<T>.Zero(value) >> count);
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static long Calculate<T>(CpuState* s, long value, int count) where T : unmanaged
     {
@@ -36,6 +54,11 @@ internal readonly unsafe struct Shr : IShift
 
 internal readonly unsafe struct Sar : IShift
 {
+    public static bool HasValue { [MethodImpl(MethodImplOptions.AggressiveInlining)] get => true; }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static long Value<T>(CpuState* s, long value, int count) where T : unmanaged => value >> count;
+
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static long Calculate<T>(CpuState* s, long value, int count) where T : unmanaged
     {
@@ -47,6 +70,20 @@ internal readonly unsafe struct Sar : IShift
 
 internal readonly unsafe struct Rol : IShift
 {
+    public static bool HasValue { [MethodImpl(MethodImplOptions.AggressiveInlining)] get => true; }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static long Value<T>(CpuState* s, long value, int count) where T : unmanaged => Rotate<T>(value, count);
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal static long Rotate<T>(long value, int count) where T : unmanaged
+    {
+        if (sizeof(T) == 8) return (long)BitOperations.RotateLeft((ulong)value, count);
+        if (sizeof(T) == 4) return (int)BitOperations.RotateLeft((uint)value, count);
+        var (zero, n) = (Width<T>.Zero(value), count & (Width<T>.Bits - 1));
+        return (long)((zero << n) | (zero >> (Width<T>.Bits - n)));
+    }
+
     public static long Calculate<T>(CpuState* s, long value, int count) where T : unmanaged
     {
         var bits = Width<T>.Bits;
@@ -61,6 +98,11 @@ internal readonly unsafe struct Rol : IShift
 
 internal readonly unsafe struct Ror : IShift
 {
+    public static bool HasValue { [MethodImpl(MethodImplOptions.AggressiveInlining)] get => true; }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public static long Value<T>(CpuState* s, long value, int count) where T : unmanaged => Rol.Rotate<T>(value, Width<T>.Bits - (count & (Width<T>.Bits - 1)));
+
     public static long Calculate<T>(CpuState* s, long value, int count) where T : unmanaged
     {
         var bits = Width<T>.Bits;
@@ -134,6 +176,14 @@ internal static unsafe class ShiftOps
     public static void RegImm<TOp, T>(CpuState* s, Op* op) where TOp : struct, IShift where T : unmanaged
     {
         Width<T>.Set(s, op->Dst, TOp.Calculate<T>(s, Width<T>.Get(s, op->Dst), (int)op->Imm));
+        op[1].Fn(s, op + 1);
+    }
+
+    /// <summary>As above with flags that nobody sees.</summary>
+    [MethodImpl(Hot)]
+    public static void RegImmPlain<TOp, T>(CpuState* s, Op* op) where TOp : struct, IShift where T : unmanaged
+    {
+        Width<T>.Set(s, op->Dst, TOp.Value<T>(s, Width<T>.Get(s, op->Dst), (int)op->Imm));
         op[1].Fn(s, op + 1);
     }
 

@@ -66,47 +66,43 @@ internal static unsafe class StackOps
     }
 
     [MethodImpl(Hot)]
-    public static void Leave(CpuState* s, Op* op)
+    public static void Leave<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        var value = Width<ulong>.Read(s, op, s->Regs[5]);
+        var value = Width<T>.Read(s, op, s->Regs[5]);
         if (s->Abort != Abort.None) return;
-        s->Regs[4] = s->Regs[5] + 8;
-        s->Regs[5] = (ulong)value;
+        s->Regs[4] = s->Regs[5] + (ulong)sizeof(T);
+        Width<T>.Set(s, 5 * 8, value);
         op[1].Fn(s, op + 1);
     }
 
     /// <summary>ENTER size, level.</summary>
     [MethodImpl(Hot)]
-    public static void Enter(CpuState* s, Op* op)
+    public static void Enter<T>(CpuState* s, Op* op) where T : unmanaged
     {
-        if (!EnterSlow(s, op)) return;
+        if (!EnterSlow<T>(s, op)) return;
         op[1].Fn(s, op + 1);
     }
 
     [MethodImpl(MethodImplOptions.NoInlining)]
-    private static bool EnterSlow(CpuState* s, Op* op)
+    private static bool EnterSlow<T>(CpuState* s, Op* op) where T : unmanaged
     {
         var level = op->Aux & 31;
-        var sp = s->Regs[4] - 8;
-        Mem.Write(s, op, sp, s->Regs[5]);
+        var frame = s->Regs[4] - (ulong)sizeof(T);
+        var sp = frame;
+        Mem.Write(s, op, sp, (long)s->Regs[5], sizeof(T));
+        for (var i = 1; i <= level && s->Abort == Abort.None; i++)
+        {
+            var link = i == level ? (long)frame : Width<T>.Read(s, op, s->Regs[5] - (ulong)(i * sizeof(T)));
+            if (s->Abort != Abort.None) return false;
+            sp -= (ulong)sizeof(T);
+            Mem.Write(s, op, sp, link, sizeof(T));
+        }
         if (s->Abort != Abort.None) return false;
-        var frame = sp;
-        for (var i = 1; i < level; i++)
-        {
-            var link = Mem.Read<ulong>(s, op, s->Regs[5] - (ulong)(8 * i));
-            if (s->Abort != Abort.None) return false;
-            sp -= 8;
-            Mem.Write(s, op, sp, link);
-            if (s->Abort != Abort.None) return false;
-        }
-        if (level > 0)
-        {
-            sp -= 8;
-            Mem.Write(s, op, sp, frame);
-            if (s->Abort != Abort.None) return false;
-        }
-        s->Regs[5] = frame;
-        s->Regs[4] = sp - (ulong)op->Imm;
+        // The new top of the stack must be writable: the fault comes here, not at the first push (SDM Vol. 2 ENTER).
+        sp -= (ulong)op->Imm;
+        if (!Mem.ProbeWrite(s, op, sp, sizeof(T))) return false;
+        Width<T>.Set(s, 5 * 8, (long)frame);
+        s->Regs[4] = sp;
         return true;
     }
 

@@ -37,13 +37,12 @@ internal sealed unsafe partial class Translator
                 else Legacy(&LegacyOps.PopFlags, i.Mnemonic == Mnemonic.Popf, end: true);
                 return true;
             case Mnemonic.Leave:
-                if (Long && i.Code == Code.Leaveq) _b.Emit(&StackOps.Leave);
-                else if (Long) return false;
+                if (Long) _b.Emit(i.Code == Code.Leavew ? &StackOps.Leave<ushort> : &StackOps.Leave<ulong>);
                 else Legacy(&LegacyOps.Leave, i.Code == Code.Leavew);
                 return true;
             case Mnemonic.Enter:
-                if (i.Code != Code.Enterq_imm16_imm8) return false;
-                ref var enter = ref _b.Emit(&StackOps.Enter);
+                if (i.Code == Code.Enterd_imm16_imm8 || !Long) return EnterLegacy(i);
+                ref var enter = ref _b.Emit(i.Code == Code.Enterw_imm16_imm8 ? &StackOps.Enter<ushort> : &StackOps.Enter<ulong>);
                 enter.Imm = i.Immediate16;
                 enter.Aux = i.Immediate8_2nd;
                 return true;
@@ -51,6 +50,14 @@ internal sealed unsafe partial class Translator
             case Mnemonic.Popa or Mnemonic.Popad: Legacy(&LegacyOps.PopAll, i.Mnemonic == Mnemonic.Popa); return true;
             default: return false;
         }
+    }
+
+    private bool EnterLegacy(in Instruction i)
+    {
+        ref var op = ref Legacy(&LegacyOps.Enter, i.Code == Code.Enterw_imm16_imm8);
+        op.Imm = i.Immediate16;
+        op.Aux = i.Immediate8_2nd;
+        return true;
     }
 
     private bool Push(in Instruction i)
@@ -78,19 +85,22 @@ internal sealed unsafe partial class Translator
     {
         if (IsReg(i, 0) && !i.Op0Register.IsGPR()) return false;
         var size = i.StackPointerIncrement == 2 ? 2 : Long ? 8 : 4;
-        if (!Long)
+        if (IsReg(i, 0))
         {
-            if (IsReg(i, 0)) Legacy(&LegacyOps.PopReg, size == 2).Dst = BlockBuilder.Offset(i.Op0Register);
-            else if (i.MemoryBase is Register.ESP or Register.SP) return false; // its address is taken after the pop
-            else
-            {
-                _b.EmitAddress(i);
-                Legacy(&LegacyOps.PopMem, size == 2);
-            }
+            if (!Long) Legacy(&LegacyOps.PopReg, size == 2).Dst = BlockBuilder.Offset(i.Op0Register);
+            else _b.Emit(size == 2 ? &StackOps.PopReg<ushort> : &StackOps.PopReg<ulong>).Dst = BlockBuilder.Offset(i.Op0Register);
             return true;
         }
-        if (IsMem(i, 0)) EmitMemory(i, size == 2 ? &StackOps.PopMem<ushort> : &StackOps.PopMem<ulong>);
-        else _b.Emit(size == 2 ? &StackOps.PopReg<ushort> : &StackOps.PopReg<ulong>).Dst = BlockBuilder.Offset(i.Op0Register);
+        // An address based on the stack pointer counts from its value after the pop (SDM Vol. 2 POP); one computed beforehand is corrected.
+        var computed = _b.EmitAddress(i);
+        if (computed && i.MemoryBase is Register.RSP or Register.ESP or Register.SP) _b.Last.Imm += size;
+        if (!Long)
+        {
+            Legacy(&LegacyOps.PopMem, size == 2);
+            return true;
+        }
+        ref var op = ref _b.Emit(size == 2 ? &StackOps.PopMem<ushort> : &StackOps.PopMem<ulong>);
+        _b.Address(ref op, i, computed);
         return true;
     }
 
@@ -140,7 +150,7 @@ internal sealed unsafe partial class Translator
             if (i.Op0Kind != OpKind.NearBranch64) return false;
             var near = InPage(Target(i));
             _b.EmitEnd(near ? &ControlOps.Jump : &ControlOps.JumpFar).Imm = _b.Offset(Target(i));
-            if (near) _b.EmitLinkSlot();
+            _b.EmitLinkSlot();
             return true;
         }
         return Indirect(i, &ControlOps.JumpReg, &ControlOps.JumpMem, &LegacyOps.JumpReg);
@@ -158,7 +168,7 @@ internal sealed unsafe partial class Translator
             if (i.Op0Kind != OpKind.NearBranch64) return false;
             var near = InPage(Target(i));
             _b.EmitEnd(near ? &ControlOps.Call : &ControlOps.CallFar).Imm = _b.Offset(Target(i));
-            if (near) _b.EmitLinkSlot();
+            _b.EmitLinkSlot();
             return true;
         }
         return Indirect(i, &ControlOps.CallReg, &ControlOps.CallMem, &LegacyOps.CallReg);
@@ -177,6 +187,7 @@ internal sealed unsafe partial class Translator
             {
                 if (size != 8) return false;
                 _b.EmitEnd(register).Src = BlockBuilder.Offset(i.Op0Register);
+                _b.EmitLinkSlot(); // for the return of a call
             }
             else
             {
@@ -192,6 +203,7 @@ internal sealed unsafe partial class Translator
             var viaTemporary = _b.EmitAddress(i);
             ref var op = ref _b.EmitEnd(memory);
             _b.Address(ref op, i, viaTemporary);
+            _b.EmitLinkSlot();
             return true;
         }
         if (width is not (MemorySize.WordOffset or MemorySize.DwordOffset)) return false;
@@ -277,6 +289,7 @@ internal sealed unsafe partial class Translator
         if (!InPage(Target(i)) || !InPage(i.NextIP))
         {
             _b.EmitEnd(&ControlOps.JumpIfFar<TC>).Imm = offset;
+            _b.EmitLinkSlot();
             return true;
         }
         _b.EmitEnd(_b.Kind switch

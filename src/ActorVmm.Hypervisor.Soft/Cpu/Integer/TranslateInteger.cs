@@ -303,6 +303,8 @@ internal sealed unsafe partial class Translator
         if (IsReg(i, 0))
         {
             if (byCl) Reg(i, Pick(size, &ShiftOps.RegCl<TOp, byte>, &ShiftOps.RegCl<TOp, ushort>, &ShiftOps.RegCl<TOp, uint>, &ShiftOps.RegCl<TOp, ulong>));
+            else if (count != 0 && _b.FlagsDead && TOp.HasValue)
+                Reg(i, Pick(size, &ShiftOps.RegImmPlain<TOp, byte>, &ShiftOps.RegImmPlain<TOp, ushort>, &ShiftOps.RegImmPlain<TOp, uint>, &ShiftOps.RegImmPlain<TOp, ulong>)).Imm = count;
             else if (count != 0) Reg(i, Pick(size, &ShiftOps.RegImm<TOp, byte>, &ShiftOps.RegImm<TOp, ushort>, &ShiftOps.RegImm<TOp, uint>, &ShiftOps.RegImm<TOp, ulong>)).Imm = count;
             else Reg(i, size == 4 ? &MoveOps.RegReg<uint> : &MoveOps.Nop).Src = BlockBuilder.Offset(i.Op0Register);
             return true;
@@ -345,8 +347,12 @@ internal sealed unsafe partial class Translator
             return true;
         }
         ref var op = ref _b.Emit(i.OpCount == 2
-            ? Pick(size, null, &MulDivOps.ImulReg<ushort>, &MulDivOps.ImulReg<uint>, &MulDivOps.ImulReg<ulong>)
-            : Pick(size, null, &MulDivOps.ImulImm<ushort>, &MulDivOps.ImulImm<uint>, &MulDivOps.ImulImm<ulong>));
+            ? _b.FlagsDead
+                ? Pick(size, null, &MulDivOps.ImulReg<ushort, DropFlags>, &MulDivOps.ImulReg<uint, DropFlags>, &MulDivOps.ImulReg<ulong, DropFlags>)
+                : Pick(size, null, &MulDivOps.ImulReg<ushort, KeepFlags>, &MulDivOps.ImulReg<uint, KeepFlags>, &MulDivOps.ImulReg<ulong, KeepFlags>)
+            : _b.FlagsDead
+                ? Pick(size, null, &MulDivOps.ImulImm<ushort, DropFlags>, &MulDivOps.ImulImm<uint, DropFlags>, &MulDivOps.ImulImm<ulong, DropFlags>)
+                : Pick(size, null, &MulDivOps.ImulImm<ushort, KeepFlags>, &MulDivOps.ImulImm<uint, KeepFlags>, &MulDivOps.ImulImm<ulong, KeepFlags>));
         op.Dst = BlockBuilder.Offset(i.Op0Register);
         op.Src = (byte)source;
         if (i.OpCount == 3) op.Imm = Immediate(i, 2, size);
@@ -363,7 +369,9 @@ internal sealed unsafe partial class Translator
             : ref EmitMemory(i, Pick(size, null, &BitOps.Memory<ushort>, &BitOps.Memory<uint>, &BitOps.Memory<ulong>));
         op.Src = IsReg(i, 1) ? BlockBuilder.Offset(i.Op1Register) : (byte)CpuState.ZeroRegister;
         if (!IsReg(i, 1)) op.Imm = (long)i.GetImmediate(1);
-        op.Aux = (ushort)((int)action | (i.HasLockPrefix ? 4 : 0));
+        // With 32-bit addresses in 64-bit code the address of the addressed unit wraps at 4 GiB.
+        var wraps = Long && !IsReg(i, 0) && BlockBuilder.AddressSize(i) == 32 && i.MemorySegment is not (Register.FS or Register.GS);
+        op.Aux = (ushort)((int)action | (i.HasLockPrefix ? 4 : 0) | (wraps ? 8 : 0));
         return true;
     }
 

@@ -50,6 +50,7 @@ internal static class SoftFloat
                 exponent -= 24576;
                 if (exponent <= format.MaxExponent) return Real.Finite(negative, exponent, kept);
                 env.Flags |= FpFlags.Precision;
+                env.RoundedUp = true;
                 return Real.Infinity(negative);
             }
             env.Flags |= FpFlags.Overflow | FpFlags.Precision;
