@@ -43,8 +43,8 @@ internal static class KvmVersusQemu
                 if (round % 2 != 0) ours[round] = Ours(hypervisor, lane);
             }
 
-            Console.WriteLine($"exits per second, the same ROM of {Exits} OUTs, {Rounds} interleaved rounds: actorvmm {Sampling.Median(ours):F0}, " +
-                $"QEMU {Sampling.Median(theirs):F0}, ratio of a round {Sampling.MedianRatio(ours, theirs):F3}   target >= 1");
+            Console.WriteLine($"exits per second, the same ROM of {Exits} OUTs, {Rounds} interleaved rounds: " +
+                $"actorvmm {Sampling.Median(ours):F0}, QEMU {Sampling.Median(theirs):F0}, ratio of a round {Sampling.MedianRatio(ours, theirs):F3}   target >= 1");
         }
         catch (Exception missing) when (missing is Win32Exception or InvalidOperationException)
         {
