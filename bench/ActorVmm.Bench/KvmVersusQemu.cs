@@ -4,7 +4,6 @@ using ActorVmm.Hypervisor;
 using ActorVmm.Memory;
 using ActorVmm.Testing.Actors;
 using ActorVmm.Testing.Guests;
-using Iced.Intel;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace ActorVmm.Bench;
