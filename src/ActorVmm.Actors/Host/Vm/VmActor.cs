@@ -329,6 +329,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 
     // ---- Every vCPU halted?
 
+    private bool _someoneLives;
+
     /// <summary>
     /// One vCPU that halts with interrupts off may still be woken by another (INIT, NMI). It is the end where no other can: only with all
     /// of them out of the guest is that a fact and not a race.
@@ -341,6 +343,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 
     private void AskActivities()
     {
+        _someoneLives = false;
         foreach (var vcpu in _parts!.Machine.Vcpus) _awaited.Add(vcpu.Id);
         StartDeadline();
         _vcpus.Tell(VcpuProtocol.GetState.Instance);
@@ -349,16 +352,13 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void OnStateWhileHaltCheck(VcpuProtocol.StateIs answer)
     {
         if (!string.Equals(_state, "checking", StringComparison.Ordinal)) return;
-        if (answer.AwaitsReply || !IsDead(answer.State))
-        {
-            StopDeadline();
-            BecomeRunning(); // late answers of the others are dropped there
-            return;
-        }
-
-        if (!_awaited.Remove(answer.Vcpu) || _awaited.Count > 0) return;
+        // All of them are waited for, although one that lives decides: an answer left over would meddle with the next check.
+        if (!_awaited.Remove(answer.Vcpu)) return;
+        _someoneLives |= answer.AwaitsReply || !IsDead(answer.State);
+        if (_awaited.Count > 0) return;
         StopDeadline();
-        BeginEnd(StopReason.Halted, "every vCPU halted with interrupts off");
+        if (_someoneLives) BecomeRunning();
+        else BeginEnd(StopReason.Halted, "every vCPU halted with interrupts off");
     }
 
     private static bool IsDead(Hypervisor.VcpuState state)
