@@ -24,6 +24,12 @@ public interface IDeviceState<TState>
 {
     /// <summary>The guest-visible state. Setting it re-derives the line levels.</summary>
     TState State { get; set; }
+
+    /// <summary>
+    /// Writes the state into <paramref name="into"/>; called after every message. A device with a large state implements it as one copy.
+    /// Throws nothing, and leaves <paramref name="into"/> either as it was or complete.
+    /// </summary>
+    void CopyState(ref TState into) => into = State;
 }
 
 /// <summary>A device that does something at a time of its own (timer, receive timeout).</summary>

@@ -55,6 +55,13 @@ public readonly record struct MsrModifier(uint Index, BitPattern Bits);
 /// <summary>A KVM capability that must be there (<c>"121"</c>), or need not be although it usually must (<c>"!56"</c>).</summary>
 public readonly record struct CapabilityDemand(uint Number, bool Required);
 
+/// <summary>A hypervisor that can show its guests another CPU than the host's.</summary>
+public interface ICpuTemplateHypervisor : IHypervisor
+{
+    /// <summary>The same hypervisor, whose machines get <paramref name="template"/> in place of what it changed so far.</summary>
+    IHypervisor With(KvmCpuTemplate template);
+}
+
 /// <summary>Changes to the CPU that a guest sees (<c>cpu-config</c> of the Firecracker contract). A leaf or MSR that the host lacks is
 /// refused.</summary>
 public sealed record KvmCpuTemplate
@@ -65,6 +72,9 @@ public sealed record KvmCpuTemplate
     public IReadOnlyList<CpuidModifier> Cpuid { get; init; } = [];
     public IReadOnlyList<MsrModifier> Msrs { get; init; } = [];
     public IReadOnlyList<CapabilityDemand> Capabilities { get; init; } = [];
+
+    /// <summary>Does it change nothing and ask for nothing?</summary>
+    public bool IsEmpty => Cpuid.Count == 0 && Msrs.Count == 0 && Capabilities.Count == 0;
 
     internal void ApplyMsrs(KvmMsrs msrs, KvmFile vcpu)
     {

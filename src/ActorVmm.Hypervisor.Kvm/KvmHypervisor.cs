@@ -3,7 +3,7 @@ using ActorVmm.Hypervisor.Kvm.Probe;
 namespace ActorVmm.Hypervisor.Kvm;
 
 /// <summary>The kernel's hypervisor.</summary>
-public sealed class KvmHypervisor(KvmCpuTemplate template) : IHypervisor
+public sealed class KvmHypervisor(KvmCpuTemplate template) : ICpuTemplateHypervisor
 {
     // The MP table and the 8-bit APIC ids allow 254.
     private const int MaxVcpus = 254;
@@ -12,6 +12,9 @@ public sealed class KvmHypervisor(KvmCpuTemplate template) : IHypervisor
 
     /// <inheritdoc/>
     public string Name => "kvm";
+
+    /// <inheritdoc/>
+    public IHypervisor With(KvmCpuTemplate template) => new KvmHypervisor(template);
 
     /// <inheritdoc/>
     public ProbeReport Probe() => KvmProbe.Run(this);

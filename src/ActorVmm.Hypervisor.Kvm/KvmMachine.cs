@@ -106,8 +106,8 @@ public sealed partial class KvmMachine : IMachine
     }
 
     /// <summary>
-    /// Replaces the interrupt routes: the standard ones (GSI 0 to 15 to the 8259s and the IOAPIC, 16 to 23 to the IOAPIC) and these
-    /// messages, each under its own GSI from 24 on.
+    /// Replaces the interrupt routes: the standard ones (GSI 0 to 15 to the 8259s and the IOAPIC, 16 to 23 to the IOAPIC; the 8254's GSI 0 to
+    /// IOAPIC pin 2) and these messages, each under its own GSI from 24 on.
     /// </summary>
     public void SetMessageRoutes(params ReadOnlySpan<KvmMessageRoute> routes) => KvmRouting.Set(_vm, routes);
 
@@ -139,6 +139,7 @@ public sealed partial class KvmMachine : IMachine
         var identity = IdentityMapAddress;
         _vm.Call(KvmApi.KVM_SET_IDENTITY_MAP_ADDR, ref identity, nameof(KvmApi.KVM_SET_IDENTITY_MAP_ADDR));
         _vm.Call(KvmApi.KVM_CREATE_IRQCHIP, 0, nameof(KvmApi.KVM_CREATE_IRQCHIP));
+        KvmRouting.Set(_vm, []);
         var pit = new KvmPitConfig { Flags = KvmPitConfig.SpeakerDummy };
         _vm.Call(KvmApi.KVM_CREATE_PIT2, ref pit, nameof(KvmApi.KVM_CREATE_PIT2));
     }

@@ -10,19 +10,30 @@ namespace ActorVmm.Hypervisor.Kvm;
 /// <param name="Data">What it would write.</param>
 public readonly record struct KvmMessageRoute(int Gsi, ulong Address, uint Data);
 
-/// <summary>The GSI routing table (KVM_SET_GSI_ROUTING replaces it whole).</summary>
+/// <summary>
+/// The GSI routing table (KVM_SET_GSI_ROUTING replaces it whole; kvm/api.rst §4.52). A line reaches the 8259 input and the IOAPIC pin of its
+/// own number, as in the kernel's default table, with one exception that every PC has and the MADT and MP table tell: the 8254 (line 0)
+/// arrives at IOAPIC pin 2, and line 2 is the cascade of the 8259s, which is no interrupt.
+/// </summary>
 internal static class KvmRouting
 {
-    private const int IoApicPins = 24, PicPins = 16;
+    private const uint IoApicPins = 24, PicPins = 16, Timer = 0, Cascade = 2, TimerPin = 2;
+    private const uint MasterPic = 0, SlavePic = 1, IoApic = 2;
+
+    /// <summary>The entries of the chips' inputs, lines in order.</summary>
+    public static IEnumerable<KvmIrqRoutingEntry> Lines()
+    {
+        for (uint line = 0; line < IoApicPins; line++)
+        {
+            if (line == Cascade) continue;
+            if (line < PicPins) yield return Input(line, line < 8 ? MasterPic : SlavePic, line % 8);
+            yield return Input(line, IoApic, line == Timer ? TimerPin : line);
+        }
+    }
 
     public static void Set(KvmFile vm, ReadOnlySpan<KvmMessageRoute> messages)
     {
-        var entries = new List<KvmIrqRoutingEntry>(PicPins + IoApicPins + messages.Length);
-        for (uint pin = 0; pin < PicPins; pin++)
-            entries.Add(new KvmIrqRoutingEntry { Gsi = pin, Type = KvmIrqRoutingEntry.IrqChip, Word0 = pin < 8 ? 0u : 1u,
-                Word1 = pin % 8 });
-        for (uint pin = 0; pin < IoApicPins; pin++)
-            entries.Add(new KvmIrqRoutingEntry { Gsi = pin, Type = KvmIrqRoutingEntry.IrqChip, Word0 = 2, Word1 = pin });
+        List<KvmIrqRoutingEntry> entries = [.. Lines()];
         foreach (var message in messages)
         {
             entries.Add(new KvmIrqRoutingEntry
@@ -36,4 +47,7 @@ internal static class KvmRouting
         MemoryMarshal.AsBytes(CollectionsMarshal.AsSpan(entries)).CopyTo(table.AsSpan(8));
         vm.Call(KvmApi.KVM_SET_GSI_ROUTING, table, nameof(KvmApi.KVM_SET_GSI_ROUTING));
     }
+
+    private static KvmIrqRoutingEntry Input(uint line, uint chip, uint pin) =>
+        new() { Gsi = line, Type = KvmIrqRoutingEntry.IrqChip, Word0 = chip, Word1 = pin };
 }

@@ -77,6 +77,7 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
     public void SetInterruptLine(int gsi, bool level)
     {
         ArgumentOutOfRangeException.ThrowIfGreaterThan((uint)gsi, (uint)IoApic.Pins - 1);
+        if (gsi == 2) return; // the cascade of the 8259s: no line of its own
         lock (_chipLock)
         {
             if (gsi < 16) _pic.SetLine(gsi, level);

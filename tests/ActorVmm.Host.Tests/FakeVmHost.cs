@@ -2,6 +2,7 @@ using System.Text;
 using ActorVmm.Actors;
 using ActorVmm.Actors.Host.Vm;
 using ActorVmm.Hypervisor;
+using ActorVmm.Hypervisor.Kvm;
 using Akka.Configuration;
 
 namespace ActorVmm.Host.Tests;
@@ -14,6 +15,7 @@ internal sealed class FakeVmHost : IVmHostFactory, IVmHost
 {
     public VmSpec? Started { get; private set; }
     public string Typed => _handle?.Typed ?? "";
+    public IHypervisor? Hypervisor { get; private set; }
     public bool Disposed { get; private set; }
     public Exception? StartFailure { get; init; }
     public bool Deaf { get; init; }
@@ -25,7 +27,7 @@ internal sealed class FakeVmHost : IVmHostFactory, IVmHost
     {
         if (StartFailure is not null)
             return Task.FromException<IVmHandle>(StartFailure);
-        Started = spec;
+        (Started, Hypervisor) = (spec, hypervisor);
         _handle = new Handle(spec, console, Deaf);
         _handle.Begin();
         return Task.FromResult<IVmHandle>(_handle);
@@ -106,8 +108,15 @@ internal sealed class FakeVmHost : IVmHostFactory, IVmHost
     }
 }
 
+/// <summary>A KVM that nobody runs and that remembers its template.</summary>
+internal sealed class FakeKvm(bool usable = true) : FakeHypervisor("kvm", usable), ICpuTemplateHypervisor
+{
+    public KvmCpuTemplate? Template { get; private init; }
+    public IHypervisor With(KvmCpuTemplate template) => new FakeKvm(usable: true) { Template = template };
+}
+
 /// <summary>A hypervisor that nobody runs.</summary>
-internal sealed class FakeHypervisor(string name, bool usable = true) : IHypervisor
+internal class FakeHypervisor(string name, bool usable = true) : IHypervisor
 {
     public string Name => name;
     public ProbeReport Probe() => new(name, usable, [], usable ? "works" : "does not work here");

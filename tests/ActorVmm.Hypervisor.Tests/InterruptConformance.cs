@@ -279,6 +279,65 @@ public abstract class InterruptConformance<TSubject> : Conformance<TSubject> whe
     }
 
     [SkippableFact]
+    public void The_interval_timer_reaches_the_cpu_through_ioapic_pin_2_and_no_other()
+    {
+        var guest = Guest().Code(c =>
+        {
+            Prologue(c);
+            c.xor(esi, esi);
+            c.WriteIoApic(0, Vector + 1);
+            c.WriteIoApic(2, Vector);
+            // 8254 counter 0, rate generator, 2386 ticks: 2 ms.
+            c.OutByte(0x43, 0x34);
+            c.OutByte(0x40, 0x52);
+            c.OutByte(0x40, 0x09);
+            HaltUntil(c, 3);
+            ReportEbx(c);
+            c.mov(eax, esi);
+            c.ReportEax();
+            c.Done();
+        });
+        guest.Handler(Vector, Counting).Handler(Vector + 1, c =>
+        {
+            c.push(rax);
+            c.push(rdx);
+            c.inc(esi);
+            c.inc(ebx); // so that a timer on the wrong pin fails the test instead of keeping it waiting
+            c.EndOfInterrupt();
+            c.pop(rdx);
+            c.pop(rax);
+            c.iretq();
+        }).Start64();
+        var reports = RunToDone(guest).Reports;
+        Assert.InRange(reports[0], 3UL, 1000UL);
+        Assert.Equal(0UL, reports[1]);
+    }
+
+    [SkippableFact]
+    public void Line_0_is_ioapic_pin_2_and_line_2_is_none()
+    {
+        var guest = Guest().Code(c =>
+        {
+            Prologue(c);
+            c.WriteIoApic(2, Vector);
+            c.Act(1);
+            c.sti();
+            c.nop();
+            c.nop();
+            c.cli();
+            ReportEbx(c);
+            c.Act(2);
+            HaltUntil(c, 1);
+            ReportEbx(c);
+            c.Done();
+        });
+        guest.Actions[1] = () => guest.Machine.SetInterruptLine(2, true);
+        guest.Actions[2] = () => guest.Machine.SetInterruptLine(0, true);
+        guest.Handler(Vector, Counting).Start64();
+        Assert.Equal([0UL, 1], RunToDone(guest).Reports);
+    }
+
+    [SkippableFact]
     public void A_line_reaches_the_8259_too()
     {
         var guest = Guest().Code(c =>

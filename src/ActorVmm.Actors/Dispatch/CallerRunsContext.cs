@@ -52,6 +52,8 @@ public sealed class CallerRunsContext(Func<bool> interrupted)
         return Running && Outstanding is { } outstanding && _help++ < HelpLimit && outstanding() && !interrupted();
     }
 
+    internal bool HasDue => _due.Count != 0;
+
     internal void Push(IRunnable mailbox) => _due.Enqueue(mailbox);
 
     internal bool TryPop(out IRunnable? mailbox) => _due.TryDequeue(out mailbox);

@@ -24,28 +24,29 @@ public sealed class CallerRunsDispatcher : Dispatcher
     public override void Dispatch(ActorCell cell, Envelope envelope)
     {
         var exit = envelope.Message as ISyncExit;
+        var context = CallerRunsContext.Current;
+        var before = false;
+        if (context is not null)
+        {
+            // What a device handler tells while it runs inline must not inherit the permission of the message it answers.
+            before = context.Armed;
+            context.Armed = exit is not null;
+        }
+
         try
         {
-            if (CallerRunsContext.Current is { } context)
-            {
-                // What a device handler tells while it runs inline must not inherit the permission of the message it answers.
-                var before = context.Armed;
-                context.Armed = exit is not null;
-                try { base.Dispatch(cell, envelope); }
-                finally { context.Armed = before; }
-            }
-            else
-            {
-                base.Dispatch(cell, envelope);
-            }
+            base.Dispatch(cell, envelope);
         }
-        catch (Exception) when (exit is not null)
+        catch (Exception)
         {
+            if (context is not null) context.Armed = before;
+            if (exit is null) throw;
             // ActorCell.SendMessage would swallow this (pool refused the work at shutdown), and the vCPU would wait for ever.
             exit.Undeliverable();
             return;
         }
 
+        if (context is not null) context.Armed = before;
         if (exit is not null && cell.IsTerminated) exit.Undeliverable();
     }
 
@@ -74,20 +75,31 @@ public sealed class CallerRunsDispatcher : Dispatcher
         else RunInline(context, run);
     }
 
+    // Loops have methods of their own: with a loop beside the handler this one would be compiled once, without a profile.
     private void RunInline(CallerRunsContext context, IRunnable run)
     {
         context.Running = true;
         try
         {
             run.Run();
-            while (context.TryPop(out var next)) next!.Run();
+            if (context.HasDue) RunDue(context);
         }
         finally
         {
             context.Running = false;
             // Only after an exception that Akka does not handle: claimed mailboxes must still run somewhere.
-            while (context.TryPop(out var left)) base.ExecuteTask(left!);
+            if (context.HasDue) HandOver(context);
         }
+    }
+
+    private static void RunDue(CallerRunsContext context)
+    {
+        while (context.TryPop(out var next)) next!.Run();
+    }
+
+    private void HandOver(CallerRunsContext context)
+    {
+        while (context.TryPop(out var left)) base.ExecuteTask(left!);
     }
 }
 

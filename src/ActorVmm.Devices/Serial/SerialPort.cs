@@ -36,6 +36,9 @@ public sealed class SerialPort(IInterruptLine irq, IByteSink output, IClock cloc
         }
     }
 
+    /// <inheritdoc/>
+    public void CopyState(ref SerialState into) => into = _s;
+
     /// <summary>
     /// How many bytes of input the guest can take now. 0 while no driver listens (neither the receive interrupt is on nor LSR is polled
     /// with the FIFO on), while it holds RTS low (hardware flow control), in loopback, and while the FIFO is full: a caller that offers no

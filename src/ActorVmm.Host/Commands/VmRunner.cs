@@ -5,6 +5,7 @@ using ActorVmm.Host.Descriptions;
 using ActorVmm.Host.Logging;
 using ActorVmm.Host.Terminal;
 using ActorVmm.Hypervisor;
+using ActorVmm.Hypervisor.Kvm;
 using Akka.Configuration;
 using Serilog;
 
@@ -60,6 +61,17 @@ internal sealed class VmRunner(HostServices services, ConsoleDescriptors descrip
         {
             var hypervisor = services.Hypervisors.Select(description.Hypervisor, out var reason);
             log.Information("Hypervisor {Hypervisor}: {Reason}", hypervisor.Name, reason);
+            if (!description.Cpu.IsEmpty)
+            {
+                if (hypervisor is not ICpuTemplateHypervisor able)
+                {
+                    run.RestoreTerminal();
+                    return Fail(ExitCodes.BadDescription,
+                        $"cpu-config: changes the CPU that KVM shows, and '{hypervisor.Name}' cannot ({reason}); allowed is {{}} or null, "
+                        + "or run it with --hypervisor kvm");
+                }
+                hypervisor = able.With(description.Cpu);
+            }
             log.Information("Starting {Vm} on {Hypervisor}: {Vcpus} vCPU, {MemoryMib} MiB, clock {Clock}, kernel {Kernel}",
                 description.Name, hypervisor.Name, description.Vcpus, description.MemoryMib, description.Clock, description.Kernel.Path);
             log.Debug("Command line of {Vm}: {CommandLine}", description.Name, description.Kernel.CommandLine);

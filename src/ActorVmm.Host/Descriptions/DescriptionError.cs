@@ -61,6 +61,11 @@ internal sealed class ErrorList(string source)
     public void AddUnknown(string from, Member member, string key, string reason) =>
         _errors.Add(new(from, member.Line, member.Column, key, null, reason));
 
+    /// <summary>Takes over what was found in another file that this one names.</summary>
+    public void Include(IReadOnlyList<DescriptionError> others) => _errors.AddRange(others);
+
+    public IReadOnlyList<DescriptionError> All => _errors;
+
     public void ThrowIfAny()
     {
         if (Any)

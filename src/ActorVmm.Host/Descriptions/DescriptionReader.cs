@@ -15,19 +15,24 @@ public static class DescriptionReader
     /// <exception cref="DescriptionException">Everything that is wrong with it.</exception>
     public static VmDescription ReadFile(string path, IReadOnlyList<string>? overrides = null)
     {
-        byte[] bytes;
+        var bytes = ReadBytes(path);
+        var isJson = string.Equals(Path.GetExtension(path), ".json", StringComparison.OrdinalIgnoreCase);
+        return Read(bytes, path, isJson, Path.GetDirectoryName(Path.GetFullPath(path))!, overrides);
+    }
+
+    /// <summary>The whole of a file that may be a description or a part of one.</summary>
+    internal static byte[] ReadBytes(string path)
+    {
         try
         {
             using var file = File.OpenRead(path);
-            bytes = ReadAll(file, path);
+            return ReadAll(file, path);
         }
         catch (Exception cannot) when (cannot is IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException)
         {
             var why = cannot is FileNotFoundException or DirectoryNotFoundException ? "no such file" : cannot.Message;
             throw new DescriptionException([new(path, 0, 0, "", null, $"cannot be read: {why}")]);
         }
-        var isJson = string.Equals(Path.GetExtension(path), ".json", StringComparison.OrdinalIgnoreCase);
-        return Read(bytes, path, isJson, Path.GetDirectoryName(Path.GetFullPath(path))!, overrides);
     }
 
     /// <summary>Reads a description from memory.</summary>

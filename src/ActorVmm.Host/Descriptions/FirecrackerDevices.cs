@@ -52,31 +52,6 @@ internal static partial class FirecrackerDevices
         NotBuilt(metrics, "metrics files"); // unknown keys are allowed in this object
     }
 
-    public static void CpuConfig(ObjectReader file)
-    {
-        const string Allowed = "an object { ... } or the path of a file";
-        if (file.Take("cpu-config", Need.Nullable, Allowed) is not { } node)
-            return;
-        if (node.Kind == NodeKind.Object)
-        {
-            var config = new ObjectReader(node, "cpu-config", file.Errors);
-            foreach (var capability in config.Array("kvm_capabilities", Need.Optional))
-            {
-                if (capability.Kind is not (NodeKind.String or NodeKind.Text))
-                    file.Errors.Add(capability, "cpu-config.kvm_capabilities", "allowed are strings such as \"121\" or \"!56\"");
-            }
-            foreach (var list in (ReadOnlySpan<string>)["cpuid_modifiers", "msr_modifiers", "reg_modifiers", "vcpu_features"])
-                config.Array(list, Need.Optional);
-            config.Finish();
-        }
-        else if (node.Kind is not (NodeKind.String or NodeKind.Text))
-        {
-            file.Reject("cpu-config", $"allowed is {Allowed}");
-            return;
-        }
-        file.Reject("cpu-config", "custom CPU templates: not built yet in this version; remove it or set it to null");
-    }
-
     private static void NotBuilt(ObjectReader part, string what) =>
         part.RejectWhole($"{what}: not built yet in this version; remove it");
 

@@ -27,12 +27,12 @@ internal static class FirecrackerDialect
         var log = file.Object("logger", Need.Nullable) is { } logger ? Logger(logger, baseDirectory) : null;
         FirecrackerDevices.Metrics(file);
         var (vcpus, memoryMib) = file.Object("machine-config", Need.Nullable) is { } machine ? Machine(machine) : (1, DefaultMemoryMib);
-        FirecrackerDevices.CpuConfig(file);
+        var cpu = CpuConfig.Read(file, baseDirectory);
         var kernel = file.Object("boot-source", Need.Required) is { } boot ? Boot(boot, baseDirectory) : null;
         FirecrackerDevices.Check(file, memoryMib);
         if (errors.Any || kernel is null)
             return null;
-        return new VmDescription { Kernel = kernel, MemoryMib = memoryMib, Vcpus = vcpus, Log = log };
+        return new VmDescription { Kernel = kernel, MemoryMib = memoryMib, Vcpus = vcpus, Log = log, Cpu = cpu };
     }
 
     private static KernelSpec? Boot(ObjectReader boot, string baseDirectory)

@@ -1,5 +1,6 @@
 using ActorVmm.Actors;
 using ActorVmm.Hypervisor;
+using ActorVmm.Hypervisor.Kvm;
 
 namespace ActorVmm.Host.Descriptions;
 
@@ -24,6 +25,9 @@ public sealed record VmDescription
 
     /// <summary>Seed of everything random that the guest can see under virtual time.</summary>
     public ulong Seed { get; init; }
+
+    /// <summary>Changes to the CPU that KVM shows the guest (<c>cpu-config</c>); no other hypervisor takes any.</summary>
+    public KvmCpuTemplate Cpu { get; init; } = KvmCpuTemplate.None;
 
     /// <summary>A log file of this VM's run; null where the description asks for none.</summary>
     public LogDescription? Log { get; init; }

@@ -9,7 +9,7 @@ public sealed class ExitPathTests
     {
         using var rig = new ExitRig();
         long reads = -1, writes = -1;
-        ExitRig.AsVcpu(() =>
+        rig.AsVcpu(() =>
         {
             for (var i = 0; i < 50_000; i++) { rig.ReadThroughBus(); rig.PrintThroughBus((byte)i); } // warm-up: JIT and the mailbox's segments
             var before = GC.GetAllocatedBytesForCurrentThread();

@@ -2,6 +2,7 @@ using System.Globalization;
 using ActorVmm.Actors;
 using ActorVmm.Host.Commands;
 using ActorVmm.Hypervisor;
+using ActorVmm.Hypervisor.Kvm;
 using Microsoft.Win32.SafeHandles;
 
 namespace ActorVmm.Host.Tests.Commands;
@@ -18,6 +19,8 @@ public sealed class CommandLineTests : IDisposable
         _errors.Dispose();
     }
 
+    private bool KvmWorks { get; set; }
+
     private string Kernel => "path=" + Path.Combine(_here.Path, "vmlinuz");
 
     private Task<int> Invoke(FakeVmHost host, string input, params string[] arguments)
@@ -26,7 +29,7 @@ public sealed class CommandLineTests : IDisposable
         var screen = File.OpenHandle(Path.Combine(_here.Path, "screen"), FileMode.Create, FileAccess.Write);
         var descriptors = new ConsoleDescriptors(Number(keys), Number(screen), _errors, _ => { });
         var services = new HostServices(new HypervisorCatalog(
-            ("kvm", () => new FakeHypervisor("kvm", usable: false)), ("soft", () => new FakeHypervisor("soft"))), host);
+            ("kvm", () => new FakeKvm(KvmWorks)), ("soft", () => new FakeHypervisor("soft"))), host);
         return Run();
 
         async Task<int> Run()
@@ -45,6 +48,40 @@ public sealed class CommandLineTests : IDisposable
         var status = await Invoke(host, "", arguments);
         Assert.Null(host.Started);
         return (status, _errors.ToString());
+    }
+
+    private string Description(string cpu) => _here.Write("vm.json",
+        $$"""{ "boot-source": { "kernel_image_path": "vmlinuz" }, "drives": [], "cpu-config": {{cpu}} }""");
+
+    [Theory]
+    [InlineData(false, "auto", "kvm: does not work here; soft: works"), InlineData(false, "soft", "asked for"), InlineData(true, "soft", "asked for")]
+    public async Task A_cpu_config_that_says_something_is_refused_where_soft_runs_the_guest(bool kvm, string hypervisor, string why)
+    {
+        KvmWorks = kvm;
+        var (status, errors) = await Fails("run", Description("""{ "kvm_capabilities": ["121"] }"""), "--hypervisor", hypervisor);
+        Assert.Equal(152, status);
+        Assert.StartsWith("actorvmm: cpu-config: ", errors, StringComparison.Ordinal);
+        Assert.Contains($"'soft' cannot ({why})", errors, StringComparison.Ordinal);
+        Assert.Contains("--hypervisor kvm", errors, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("{}"), InlineData("null"), InlineData("""{ "msr_modifiers": [] }""")]
+    public async Task A_cpu_config_that_says_nothing_runs_on_soft(string cpu)
+    {
+        var host = new FakeVmHost();
+        Assert.Equal(0, await Invoke(host, "q", "run", Description(cpu), "--hypervisor", "soft"));
+        Assert.Equal("soft", host.Hypervisor!.Name);
+    }
+
+    [Theory]
+    [InlineData(false, "kvm"), InlineData(true, "auto")]
+    public async Task A_cpu_config_reaches_kvm_asked_for_or_chosen(bool works, string hypervisor)
+    {
+        KvmWorks = works;
+        var host = new FakeVmHost();
+        Assert.Equal(0, await Invoke(host, "q", "run", Description("""{ "kvm_capabilities": ["!56"] }"""), "--hypervisor", hypervisor));
+        Assert.Equal([new CapabilityDemand(56, Required: false)], Assert.IsType<FakeKvm>(host.Hypervisor).Template!.Capabilities);
     }
 
     public static TheoryData<string> BadLaunches => [

@@ -143,8 +143,6 @@ public sealed class FirecrackerDialectTests : IDisposable
     [InlineData(""" "entropy": {} """, "entropy", "the entropy device: not built yet")]
     [InlineData(""" "pmem": [{ "id": "p", "path_on_host": "x" }] """, "pmem[0]", "persistent memory: not built yet")]
     [InlineData(""" "memory-hotplug": { "total_size_mib": 128 } """, "memory-hotplug", "memory hot-plug: not built yet")]
-    [InlineData(""" "cpu-config": "template.json" """, "cpu-config", "custom CPU templates: not built yet")]
-    [InlineData(""" "cpu-config": {} """, "cpu-config", "custom CPU templates: not built yet")]
     public void What_is_not_built_yet_is_refused_by_name_and_is_the_only_error(string more, string path, string what)
     {
         var file = more.Contains("\"drives\"", StringComparison.Ordinal) ? $$"""{ {{Boot}}, {{more}} }""" : With(more);
@@ -212,8 +210,6 @@ public sealed class FirecrackerDialectTests : IDisposable
     [InlineData(""" "memory-hotplug": { "total_size_mib": 128, "slot_size_mib": 127 } """, "128 or more")]
     [InlineData(""" "memory-hotplug": { "total_size_mib": 200, "slot_size_mib": 128 } """, "multiple of slot_size_mib")]
     [InlineData(""" "memory-hotplug": { "total_size_mib": 1024, "block_size_mib": 256, "slot_size_mib": 128 } """, "multiple of block_size_mib")]
-    [InlineData(""" "cpu-config": 7 """, "an object { ... } or the path of a file")]
-    [InlineData(""" "cpu-config": { "kvm_capabilities": [121] } """, "allowed are strings")]
     [InlineData(""" "logger": { "level": "loud" } """, "one of Off, Error, Warn, Warning, Info, Debug, Trace")]
     [InlineData(""" "logger": { "show_log_origin": true } """, "not built yet")]
     [InlineData(""" "logger": { "module": "vmm" } """, "not built yet")]

@@ -1,6 +1,4 @@
-using ActorVmm.Hypervisor.Soft.Cpu;
 using ActorVmm.Hypervisor.Soft.Tests.Differential;
-using Iced.Intel;
 using Xunit;
 using static Iced.Intel.AssemblerRegisters;
 

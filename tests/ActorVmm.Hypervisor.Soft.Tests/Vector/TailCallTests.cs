@@ -1,4 +1,3 @@
-using ActorVmm.Hypervisor.Soft.Cpu;
 using ActorVmm.Hypervisor.Soft.Tests.Differential;
 using Iced.Intel;
 using Xunit;

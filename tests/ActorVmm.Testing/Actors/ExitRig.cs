@@ -3,7 +3,6 @@ using Akka.Configuration;
 using Akka.Event;
 using Akka.Routing;
 using ActorVmm.Actors;
-using ActorVmm.Actors.Dispatch;
 using ActorVmm.Actors.Host.Vm.Bus;
 using ActorVmm.Actors.Host.Vm.Devices;
 using ActorVmm.Actors.Host.Vm.Devices.Serial;
@@ -16,8 +15,8 @@ using ActorVmm.Hypervisor;
 namespace ActorVmm.Testing.Actors;
 
 /// <summary>
-/// The exit path without a hypervisor: the real bus and the real serial actor, and a thread that does what a vCPU does. For the benchmark,
-/// and for the test that nothing is allocated.
+/// The exit path without a VM: the real bus, real serial actors, and threads that do what vCPUs do. For benchmarks, and for the test that
+/// nothing is allocated.
 /// </summary>
 public sealed class ExitRig : IDisposable
 {
@@ -25,82 +24,83 @@ public sealed class ExitRig : IDisposable
     private const ushort Data = SerialPort.Com1;
 
     private readonly ActorSystem _system;
-    private readonly BusAccess _access = new();
     private readonly VcpuExit _exit = new();
-    private readonly SerialPort _direct = new(new NoLine(), new NoSink(), new MachineTime(new StillClock()));
-    private readonly Refs _refs;
+    private readonly ExitLane _first;
 
-    public ExitRig()
+    /// <param name="lanes">vCPUs, each with a device of its own on the one bus.</param>
+    public ExitRig(int lanes = 1)
     {
         _system = ActorSystem.Create("rig", ConfigurationFactory.ParseString("akka.loglevel = OFF").WithFallback(ActorSettings.Shipped));
-        var root = _system.ActorOf(Props.Create(() => new Root()), "root");
-        _refs = root.Ask<Refs>("refs", TimeSpan.FromSeconds(30)).GetAwaiter().GetResult();
-        while (!_refs.Bus.Ask<Routees>(new GetRoutees()).GetAwaiter().GetResult().Members.Any()) { /* the bus is told of its device */ }
+        var root = _system.ActorOf(Props.Create(() => new Root(lanes)), "root");
+        Lanes = root.Ask<IReadOnlyList<ExitLane>>("lanes", TimeSpan.FromSeconds(30)).GetAwaiter().GetResult();
+        _first = Lanes[0];
+        foreach (var lane in Lanes) lane.AsVcpu(lane.WaitUntilIdle);
     }
 
-    /// <summary>Runs <paramref name="body"/> on this thread as a vCPU's: mailboxes it tells exits to run here.</summary>
-    public static void AsVcpu(Action body) => new CallerRunsContext(static () => false).Bind(body);
+    /// <summary>One per vCPU.</summary>
+    public IReadOnlyList<ExitLane> Lanes { get; }
+
+    /// <summary>Runs <paramref name="body"/> on this thread as the first vCPU's.</summary>
+    public void AsVcpu(Action body) => _first.AsVcpu(body);
 
     /// <summary>The device called directly: what the messages are measured against.</summary>
-    public ulong ReadDirect() => _direct.Read(7, 1);
+    public ulong ReadDirect() => _first.Direct.Read(7, 1);
 
     /// <summary>One read exit told to the device.</summary>
     public ulong ReadOneHop()
     {
         Begin(VcpuExitKind.PortRead, Scratch, 0);
-        _access.Offset = 7;
-        _refs.Device.Tell(_access, ActorRefs.NoSender);
-        return Answer();
+        _first.ServeByDevice(_exit, offset: 7);
+        return _exit.Data;
     }
 
     /// <summary>One read exit through the bus.</summary>
     public ulong ReadThroughBus()
     {
         Begin(VcpuExitKind.PortRead, Scratch, 0);
-        _refs.Bus.Tell(_access, ActorRefs.NoSender);
-        return Answer();
+        _first.ServeThroughBus(_exit);
+        return _exit.Data;
     }
 
     /// <summary>One write exit through the bus, of the console's data register: with an effect.</summary>
     public void PrintThroughBus(byte value)
     {
         Begin(VcpuExitKind.PortWrite, Data, value);
-        _refs.Bus.Tell(_access, ActorRefs.NoSender);
-        _ = Answer();
+        _first.ServeThroughBus(_exit);
     }
 
     public void Dispose() => _system.Terminate().GetAwaiter().GetResult();
 
-    private void Begin(VcpuExitKind kind, ulong address, ulong data)
-    {
+    private void Begin(VcpuExitKind kind, ulong address, ulong data) =>
         (_exit.Kind, _exit.Address, _exit.Size, _exit.Data) = (kind, address, 1, data);
-        _access.Begin(_exit);
-    }
-
-    private ulong Answer()
-    {
-        if (!_access.IsDone || _access.Outcome != AccessOutcome.Answered) throw new InvalidOperationException($"not served inline: {_access.Outcome}");
-        return _access.Data;
-    }
-
-    private sealed record Refs(IActorRef Bus, IActorRef Device);
 
     private sealed class Root : UntypedActor
     {
-        private readonly Refs _refs;
+        private readonly IReadOnlyList<ExitLane> _lanes;
 
-        public Root()
+        public Root(int lanes)
         {
-            var bus = Context.ActorOf(
-                new BusGroup(new BusPorts(handler: null, Context.GetLogger()), Akka.Dispatch.Dispatchers.DefaultDispatcherId).Props(), "bus");
-            var slot = new DeviceSlot("serial0", new EffectBuffer(new NoTarget()), new AlarmClock(new StillClock()));
-            var props = SerialActor.Props(slot, new Checkpoint<SerialState>(), new SerialInput(new NoInput()), SerialPort.Com1Irq);
-            var device = Context.ActorOf(props.WithDispatcher(ActorSettings.CallerRunsDispatcher).WithMailbox(ActorSettings.ExitMailbox), "serial0");
-            bus.Tell(new AddRoutee(new DeviceRoutee(device, AddressRange.Ports(SerialPort.Com1, SerialPort.PortCount))));
-            _refs = new Refs(bus, device);
+            var ports = new BusPorts(handler: null, Context.GetLogger());
+            var bus = Context.ActorOf(new BusGroup(ports, Akka.Dispatch.Dispatchers.DefaultDispatcherId).Props(), "bus");
+            _lanes = [.. Enumerable.Range(0, lanes).Select(number => Build(number, bus))];
         }
 
-        protected override void OnReceive(object message) => Sender.Tell(_refs);
+        protected override void OnReceive(object message) => Sender.Tell(_lanes);
+
+        private ExitLane Build(int number, IActorRef bus)
+        {
+            var name = $"serial{number}";
+            var slot = new DeviceSlot(name, new EffectBuffer(new NoTarget()), new AlarmClock(new StillClock()));
+            var props = SerialActor.Props(slot, new Checkpoint<SerialState>(), new SerialInput(new NoInput()), SerialPort.Com1Irq);
+            props = props.WithDispatcher(ActorSettings.CallerRunsDispatcher).WithMailbox(ActorSettings.ExitMailbox);
+            var device = Context.ActorOf(props, name);
+            var ports = AddressRange.Ports(ExitLane.PortOf(number), SerialPort.PortCount);
+            var mmio = AddressRange.Mmio(ExitLane.MmioOf(number), SerialPort.PortCount);
+            var routee = new DeviceRoutee(device, ports, mmio);
+            bus.Tell(new AddRoutee(routee));
+            var direct = new SerialPort(new NoLine(), new NoSink(), new MachineTime(new StillClock()));
+            return new ExitLane(number, bus, device, Self, AddressTable.Build([routee], AddressTable.Empty), direct);
+        }
     }
 
     private sealed class StillClock : IMachineClock

@@ -10,6 +10,7 @@ namespace ActorVmm.Testing.Guests;
 /// </summary>
 public sealed partial class TinyGuest : IDisposable
 {
+    private readonly bool _owned = true;
     private readonly HashSet<ulong> _tables = [];
     private ulong _nextTable = GuestLayout.PageTablePool;
     private ulong _nextHandler = GuestLayout.Handlers;
@@ -26,6 +27,18 @@ public sealed partial class TinyGuest : IDisposable
             Memory.Dispose();
             throw;
         }
+        WriteDescriptors();
+        WriteIdentityMap();
+        WriteFaultHandler();
+    }
+
+    /// <summary>Puts the pages into somebody else's machine, of at least <see cref="GuestLayout.MemorySize"/>; it stays theirs.</summary>
+    public TinyGuest(IMachine machine)
+    {
+        ArgumentNullException.ThrowIfNull(machine);
+        _owned = false;
+        Memory = machine.Memory;
+        Machine = machine;
         WriteDescriptors();
         WriteIdentityMap();
         WriteFaultHandler();
@@ -157,6 +170,7 @@ public sealed partial class TinyGuest : IDisposable
 
     public void Dispose()
     {
+        if (!_owned) return;
         Machine.Dispose();
         Memory.Dispose();
     }

@@ -21,6 +21,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private readonly ILoggingAdapter _log = Context.GetLogger();
     private readonly RunFlag _flag = new();
     private readonly HashSet<int> _awaited = [];
+    private bool _oneIsAlive;
     private VmParts? _parts;
     private AlarmClock? _alarms;
     private IActorRef _bus = ActorRefs.Nobody;
@@ -329,8 +330,6 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 
     // ---- Every vCPU halted?
 
-    private bool _someoneLives;
-
     /// <summary>
     /// One vCPU that halts with interrupts off may still be woken by another (INIT, NMI). It is the end where no other can: only with all
     /// of them out of the guest is that a fact and not a race.
@@ -343,7 +342,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 
     private void AskActivities()
     {
-        _someoneLives = false;
+        _oneIsAlive = false;
         foreach (var vcpu in _parts!.Machine.Vcpus) _awaited.Add(vcpu.Id);
         StartDeadline();
         _vcpus.Tell(VcpuProtocol.GetState.Instance);
@@ -352,12 +351,11 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void OnStateWhileHaltCheck(VcpuProtocol.StateIs answer)
     {
         if (!string.Equals(_state, "checking", StringComparison.Ordinal)) return;
-        // All of them are waited for, although one that lives decides: an answer left over would meddle with the next check.
-        if (!_awaited.Remove(answer.Vcpu)) return;
-        _someoneLives |= answer.AwaitsReply || !IsDead(answer.State);
-        if (_awaited.Count > 0) return;
+        // Every answer is waited for, also when the first has decided: one that came late would be taken for an answer to the next check.
+        _oneIsAlive |= answer.AwaitsReply || !IsDead(answer.State);
+        if (!_awaited.Remove(answer.Vcpu) || _awaited.Count > 0) return;
         StopDeadline();
-        if (_someoneLives) BecomeRunning();
+        if (_oneIsAlive) BecomeRunning();
         else BeginEnd(StopReason.Halted, "every vCPU halted with interrupts off");
     }
 

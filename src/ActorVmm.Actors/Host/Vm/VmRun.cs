@@ -71,8 +71,10 @@ internal sealed class VmRun(
         Outcome = new VmOutcome(StopReason.Failed, "the VM's actor ended without a word", 0);
         var outcome = Outcome!;
         Started.TrySetException(new HypervisorException(outcome.Detail));
-        if (!_completion.TrySetResult(outcome)) return;
+        if (_completion.Task.IsCompleted) return;
+        // Told first: whoever waits for the completion may rely on the handler having heard.
         try { ExitHandler?.OnStopped(outcome); }
         catch (Exception cause) { log.Error(cause, "the exit handler of {0} failed in OnStopped", Spec.Name); }
+        _completion.TrySetResult(outcome);
     }
 }

@@ -9,20 +9,21 @@ namespace ActorVmm.Actors.Host.Vm.Bus;
 /// </summary>
 public sealed class AddressTable
 {
-    private readonly Entry[] _ports;
-    private readonly Entry[] _mmio;
+    private readonly Key[] _ports;
+    private readonly Key[] _mmio;
 
-    private AddressTable(Entry[] ports, Entry[] mmio)
+    private AddressTable(IEnumerable<Entry> ascending)
     {
-        _ports = ports;
-        _mmio = mmio;
+        var bySpace = ascending.ToLookup(entry => entry.Range.IsPort, entry => new Key(entry.Range.Start, entry.Range.Last, entry));
+        _ports = [.. bySpace[true]];
+        _mmio = [.. bySpace[false]];
     }
 
     /// <summary>Nobody answers anywhere.</summary>
-    public static AddressTable Empty { get; } = new([], []);
+    public static AddressTable Empty { get; } = new([]);
 
     /// <summary>All entries, ports first, ascending.</summary>
-    public IEnumerable<Entry> Entries => _ports.Concat(_mmio);
+    public IEnumerable<Entry> Entries => _ports.Concat(_mmio).Select(key => key.Entry);
 
     /// <summary>
     /// The table of these devices. Entries of <paramref name="previous"/> are kept with their counters where device and range are the same.
@@ -35,10 +36,10 @@ public sealed class AddressTable
         var known = previous.Entries.ToDictionary(entry => (entry.Device.Actor, entry.Range));
         var entries = devices
             .SelectMany(device => device.Ranges.Select(range => known.GetValueOrDefault((device.Actor, range)) ?? new Entry(range, device)))
-            .OrderBy(entry => entry.Range.Start).ToArray();
+            .OrderBy(entry => entry.Range.Start).ToList();
 
         CheckDisjoint(entries.Select(entry => (entry.Range, entry.Device.Name)));
-        return new AddressTable([.. entries.Where(entry => entry.Range.IsPort)], [.. entries.Where(entry => !entry.Range.IsPort)]);
+        return new AddressTable(entries);
     }
 
     /// <summary>Refuses ranges that overlap or leave their address space.</summary>
@@ -60,22 +61,25 @@ public sealed class AddressTable
     /// <summary>Finds who answers for all of [<paramref name="address"/>, +<paramref name="size"/>).</summary>
     public bool TryFind(bool isPort, ulong address, int size, [NotNullWhen(true)] out Entry? found)
     {
-        var entries = isPort ? _ports : _mmio;
-        int low = 0, high = entries.Length - 1;
+        var keys = isPort ? _ports : _mmio;
+        int low = 0, high = keys.Length - 1;
         while (low <= high)
         {
             var middle = (low + high) >>> 1;
-            var entry = entries[middle];
-            if (address < entry.Range.Start) high = middle - 1;
-            else if (address > entry.Range.Last) low = middle + 1;
-            else { found = entry; return entry.Range.Contains(address, size); }
+            ref readonly var key = ref keys[middle];
+            if (address < key.First) high = middle - 1;
+            else if (address > key.Last) low = middle + 1;
+            else { found = key.Entry; return (ulong)(size - 1) <= key.Last - address; }
         }
 
         found = null;
         return false;
     }
 
-    /// <summary>One range, its device, and how often it was used.</summary>
+    /// <summary>What the search compares, side by side in memory.</summary>
+    private readonly record struct Key(ulong First, ulong Last, Entry Entry);
+
+    /// <summary>One range, its device, and how many accesses the device has handled there.</summary>
     public sealed class Entry(AddressRange range, DeviceRoutee device)
     {
         private long _reads;
@@ -83,10 +87,25 @@ public sealed class AddressTable
 
         public AddressRange Range { get; } = range;
         public DeviceRoutee Device { get; } = device;
+
+        /// <summary>Any thread.</summary>
         public long Reads => Volatile.Read(ref _reads);
+
+        /// <summary>Any thread.</summary>
         public long Writes => Volatile.Read(ref _writes);
 
-        internal void Count(bool isWrite) => Interlocked.Increment(ref isWrite ? ref _writes : ref _reads);
+        /// <summary>The device's actor; here, so that an exit need not ask the routee for it.</summary>
+        internal Akka.Actor.IActorRef Actor { get; } = device.Actor;
+
+        /// <summary>The device's register at <paramref name="address"/>.</summary>
+        internal ulong OffsetOf(ulong address) => address - Range.Start + Range.DeviceOffset;
+
+        /// <summary>Only in the device's turn: its mailbox makes sure that there is one writer, so nothing need be interlocked.</summary>
+        internal void Count(bool isWrite)
+        {
+            if (isWrite) Volatile.Write(ref _writes, _writes + 1);
+            else Volatile.Write(ref _reads, _reads + 1);
+        }
     }
 }
 

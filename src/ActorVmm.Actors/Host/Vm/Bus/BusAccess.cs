@@ -32,6 +32,7 @@ public sealed class BusAccess : ISyncExit
 
     private int _state = Done;
     private IActorRef? _waiter;
+    private AddressTable.Entry? _entry;
 
     /// <summary>Port number or guest physical address.</summary>
     public ulong Address { get; private set; }
@@ -73,7 +74,7 @@ public sealed class BusAccess : ISyncExit
     public void Begin(VcpuExit exit)
     {
         ArgumentNullException.ThrowIfNull(exit);
-        Exit = exit;
+        if (!ReferenceEquals(Exit, exit)) Exit = exit; // once per vCPU: spares the write barrier
         Address = exit.Address;
         Offset = 0;
         Size = exit.Size;
@@ -82,9 +83,19 @@ public sealed class BusAccess : ISyncExit
         Data = IsWrite ? exit.Data & AllOnes(exit.Size) : 0;
         Outcome = AccessOutcome.Pending;
         Failures = 0;
-        _waiter = null;
+        if (_waiter is not null) _waiter = null;
         Volatile.Write(ref _state, Pending);
     }
+
+    /// <summary>The bus has found who answers.</summary>
+    internal void RouteTo(AddressTable.Entry entry)
+    {
+        Offset = entry.OffsetOf(Address);
+        if (!ReferenceEquals(_entry, entry)) _entry = entry;
+    }
+
+    /// <summary>The device has handled it; in the device's turn and before <see cref="Complete"/>.</summary>
+    internal void CountUse() => _entry?.Count(IsWrite);
 
     /// <summary>Answers. The first answer counts. Any thread.</summary>
     public void Complete(ulong data, AccessOutcome outcome = AccessOutcome.Answered)

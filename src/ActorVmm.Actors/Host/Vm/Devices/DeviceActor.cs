@@ -15,6 +15,8 @@ namespace ActorVmm.Actors.Host.Vm.Devices;
 /// <typeparam name="TState">The device's guest-visible state.</typeparam>
 public abstract class DeviceActor<TState> : UntypedActor
 {
+    private readonly DeviceSlot _slot;
+    private readonly EffectBuffer _effects;
     private readonly IBusDevice _device;
     private readonly IDeviceState<TState> _state;
     private readonly ITimedDevice? _timed;
@@ -27,7 +29,8 @@ public abstract class DeviceActor<TState> : UntypedActor
     {
         ArgumentNullException.ThrowIfNull(slot);
         ArgumentNullException.ThrowIfNull(checkpoint);
-        Slot = slot;
+        _slot = slot;
+        _effects = slot.Effects;
         _device = device;
         _state = (IDeviceState<TState>)device;
         _timed = device as ITimedDevice;
@@ -39,7 +42,7 @@ public abstract class DeviceActor<TState> : UntypedActor
     }
 
     /// <summary>What outlives this actor.</summary>
-    protected DeviceSlot Slot { get; }
+    protected DeviceSlot Slot => _slot;
 
     /// <summary>The log of this device.</summary>
     protected ILoggingAdapter Log { get; }
@@ -74,7 +77,7 @@ public abstract class DeviceActor<TState> : UntypedActor
     /// <inheritdoc/>
     protected override bool AroundReceive(Receive receive, object message)
     {
-        if (Slot.Owed is not null) RepayFirst(receive, message);
+        if (_slot.Owed is not null) RepayFirst(receive, message);
         return message is Redeliver || Handle(receive, message);
     }
 
@@ -83,7 +86,6 @@ public abstract class DeviceActor<TState> : UntypedActor
     {
         switch (message)
         {
-            case BusAccess access: OnAccess(access); break;
             case AlarmRang: OnAlarm(); break;
             case UnitProtocol.Start or UnitProtocol.Stop: Sender.Tell(new UnitProtocol.Done(Slot.Name)); break;
             case UnitProtocol.Reset: OnReset(); break;
@@ -103,21 +105,12 @@ public abstract class DeviceActor<TState> : UntypedActor
     /// <summary>Adds what is worth seeing about this device.</summary>
     protected virtual void Describe(IDictionary<string, string> values) { }
 
-    private void OnAccess(BusAccess access)
+    private ulong OnAccess(BusAccess access)
     {
-        if (access.IsWrite)
-        {
-            _device.Write(access.Offset, access.Size, access.Data);
-            Answer = 0;
-        }
-        else
-        {
-            Answer = _device.Read(access.Offset, access.Size);
-        }
+        if (!access.IsWrite) return _device.Read(access.Offset, access.Size);
+        _device.Write(access.Offset, access.Size, access.Data);
+        return 0;
     }
-
-    /// <summary>The answer to the access at hand; it leaves last, after the effects.</summary>
-    private ulong Answer { get; set; }
 
     private void OnAlarm()
     {
@@ -179,11 +172,14 @@ public abstract class DeviceActor<TState> : UntypedActor
     private bool Handle(Receive receive, object message)
     {
         var access = message as BusAccess;
+        ulong answer = 0; // leaves last, after the effects
         try
         {
-            if (!base.AroundReceive(receive, message)) return false;
+            // Accesses are not part of any behaviour: they go to the device without the way through OnReceive.
+            if (access is not null) answer = OnAccess(access);
+            else if (!base.AroundReceive(receive, message)) return false;
             AfterMessage();
-            _checkpoint.Store(_state.State);
+            _checkpoint.Store(_state);
         }
         catch (Exception cause)
         {
@@ -195,9 +191,11 @@ public abstract class DeviceActor<TState> : UntypedActor
         }
 
         LetEffectsOut();
-        Slot.CountHandled();
+        _slot.CountHandled();
+        if (access is null) return true;
+        access.CountUse();
         // A failure after the answer would be charged to the vCPU's next access, so nothing may follow it.
-        access?.Complete(Answer);
+        access.Complete(answer);
         return true;
     }
 
@@ -216,16 +214,14 @@ public abstract class DeviceActor<TState> : UntypedActor
 
     private void Settle()
     {
-        _checkpoint.Store(_state.State);
+        _checkpoint.Store(_state);
         LetEffectsOut();
     }
 
     private void LetEffectsOut()
     {
-        var failures = Slot.Effects.FailureCount;
-        Slot.Effects.Commit();
+        if (_effects.Any && !_effects.Commit()) ReportEffectFailure();
         AfterEffects();
-        if (Slot.Effects.FailureCount != failures) ReportEffectFailure();
         if (_timed is not null) Slot.SetDeadline(_timed.Deadline);
     }
 

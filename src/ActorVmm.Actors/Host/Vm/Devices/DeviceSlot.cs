@@ -1,5 +1,6 @@
 using Akka.Actor;
 using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Devices;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Actors.Host.Vm.Devices;
@@ -8,16 +9,19 @@ namespace ActorVmm.Actors.Host.Vm.Devices;
 /// <typeparam name="TState">The device's state, a value.</typeparam>
 public sealed class Checkpoint<TState>
 {
+    private TState _last = default!;
+
     /// <summary>False until the first device was built: it then is at power-on.</summary>
     public bool Exists { get; private set; }
 
     /// <summary>The state to resume from.</summary>
-    public TState Last { get; private set; } = default!;
+    public TState Last => _last;
 
-    /// <summary>Takes the state after a successful message.</summary>
-    public void Store(TState state)
+    /// <summary>Takes the state after a successful message: one copy, from the device straight into its place.</summary>
+    public void Store(IDeviceState<TState> device)
     {
-        Last = state;
+        ArgumentNullException.ThrowIfNull(device);
+        device.CopyState(ref _last);
         Exists = true;
     }
 }
@@ -81,7 +85,11 @@ public sealed class DeviceSlot
     internal void SetDeadline(ulong? deadline)
     {
         var at = deadline ?? ulong.MaxValue;
-        if (at == _deadline) return;
+        if (at != _deadline) MoveDeadline(at);
+    }
+
+    private void MoveDeadline(ulong at)
+    {
         _deadline = at;
         _alarms.Set(_alarm, at);
     }

@@ -54,10 +54,15 @@ public sealed class EffectBuffer(IEffectTarget target)
     /// <summary>The machine's power supply as the device's port; the first request of a message counts.</summary>
     public IPowerControl Power => field ??= new Supply(this);
 
-    /// <summary>The checkpoint is stored: effects leave. Never throws.</summary>
-    public void Commit()
+    /// <summary>True where an effect waits.</summary>
+    public bool Any => _byteCount != 0 || _levelCount != 0 || _signal is not null;
+
+    /// <summary>The checkpoint is stored: effects leave. Never throws; false where a target refused one of them.</summary>
+    public bool Commit()
     {
-        if (_byteCount != 0 || _levelCount != 0 || _signal is not null) Flush();
+        var failures = FailureCount;
+        Flush();
+        return FailureCount == failures;
     }
 
     /// <summary>Forgets the effects of a message that failed.</summary>

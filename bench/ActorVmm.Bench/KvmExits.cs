@@ -1,0 +1,183 @@
+using System.Diagnostics;
+using ActorVmm.Hypervisor;
+using ActorVmm.Hypervisor.Kvm;
+using ActorVmm.Testing.Actors;
+using ActorVmm.Testing.Guests;
+using Iced.Intel;
+using static Iced.Intel.AssemblerRegisters;
+
+namespace ActorVmm.Bench;
+
+/// <summary>
+/// What a real exit costs through the bus and the device actor, against the same exit with the device called directly. The three variants
+/// take turns in every round, in the same guest, on the same thread; medians of the rounds' ratios count.
+/// </summary>
+internal static class KvmExits
+{
+    private const int Rounds = 200;
+    private const int Exits = 100;
+    private const int HandlerSamples = 20_000;
+    private const double Target = 1.06;
+    private const double TargetOfTwo = 1.08;
+
+    private static readonly (string Name, Action<Assembler, ExitLane> Access)[] Kinds =
+    [
+        ("PIO OUT", static (c, _) => c.@out(dx, al)),
+        ("PIO IN", static (c, _) => c.@in(al, dx)),
+        ("MMIO write", static (c, _) => c.mov(__byte_ptr[rbx], al)),
+        ("MMIO read", static (c, _) => c.mov(cl, __byte_ptr[rbx])),
+    ];
+
+    private static readonly (string Name, Action<ExitLane, VcpuExit> Serve)[] Variants =
+    [
+        ("KVM_RUN alone", static (_, _) => { }),
+        ("direct call", static (lane, exit) => lane.ServeDirect(exit)),
+        ("bus and device actor", static (lane, exit) => lane.ServeThroughBus(exit)),
+    ];
+
+    /// <summary>Arguments: path of qemu-system-x86_64.</summary>
+    public static int Run(string[] args)
+    {
+        var hypervisor = new KvmHypervisor();
+        var report = hypervisor.Probe();
+        if (report.Items.FirstOrDefault(item => item.Name == "machine") is not { Works: true })
+        {
+            Console.WriteLine($"skipped: {report.Verdict}");
+            return 0;
+        }
+
+        using var rig = new ExitRig(lanes: 2);
+        rig.AsVcpu(() =>
+        {
+            WarmUp(rig);
+            Console.WriteLine($"one vCPU: us/exit and ratio to the direct call, medians of {Rounds} interleaved rounds of {Exits} exits");
+            foreach (var (name, access) in Kinds) OneVcpu(hypervisor, rig.Lanes[0], name, access);
+        });
+        TwoVcpus(hypervisor, rig);
+        rig.AsVcpu(() => Handler(hypervisor, rig.Lanes[0]));
+        rig.AsVcpu(() => KvmVersusQemu.Run(hypervisor, rig.Lanes[0], args.Length > 0 ? args[0] : "qemu-system-x86_64"));
+        KvmLatency.Run(hypervisor);
+        return 0;
+    }
+
+    /// <summary>An endless loop of one access to the scratch register of the lane's device.</summary>
+    private static TinyGuest Loop(IHypervisor hypervisor, ExitLane lane, Action<Assembler, ExitLane> access) =>
+        new TinyGuest(hypervisor).Code(c =>
+        {
+            var again = c.CreateLabel();
+            c.mov(edx, (uint)lane.Port + 7);
+            c.mov(ebx, (uint)lane.Mmio + 7);
+            c.mov(eax, 0x5A);
+            c.Label(ref again);
+            access(c, lane);
+            c.jmp(again);
+        }).Start64();
+
+    private static void OneVcpu(IHypervisor hypervisor, ExitLane lane, string name, Action<Assembler, ExitLane> access)
+    {
+        using var guest = Loop(hypervisor, lane, access);
+        var vcpu = guest.Machine.Vcpus[0];
+        var times = Variants.Select(_ => new double[Rounds]).ToArray();
+        long bytes = 0;
+        for (var i = 0; i < 10; i++) foreach (var (_, serve) in Variants) Measure(vcpu, lane, serve, Exits);
+        for (var round = 0; round < Rounds; round++)
+        {
+            for (var i = 0; i < Variants.Length; i++)
+            {
+                var at = (i + round) % Variants.Length;
+                var before = GC.GetAllocatedBytesForCurrentThread();
+                times[at][round] = Measure(vcpu, lane, Variants[at].Serve, Exits);
+                bytes += GC.GetAllocatedBytesForCurrentThread() - before;
+            }
+        }
+
+        var perExit = bytes / (double)(Rounds * Exits * Variants.Length);
+        for (var i = 0; i < Variants.Length; i++)
+            Print(name, i, times, i == Variants.Length - 1 ? $"target <= {Target}, {perExit:F3} B/exit" : "");
+    }
+
+    /// <summary>Two machines on two threads, each with a device of its own on the one bus.</summary>
+    private static void TwoVcpus(IHypervisor hypervisor, ExitRig rig)
+    {
+        var times = Variants.Select(_ => new double[Rounds]).ToArray();
+        using var start = new Barrier(rig.Lanes.Count);
+        using var end = new Barrier(rig.Lanes.Count);
+        var access = Kinds[1].Access;
+        var threads = rig.Lanes.Select((lane, number) => Task.Factory.StartNew(() => lane.AsVcpu(() =>
+        {
+            using var guest = Loop(hypervisor, lane, access);
+            var vcpu = guest.Machine.Vcpus[0];
+            for (var i = 0; i < 10; i++) foreach (var (_, serve) in Variants) Measure(vcpu, lane, serve, Exits);
+            for (var round = 0; round < Rounds; round++)
+            {
+                for (var i = 1; i < Variants.Length; i++)
+                {
+                    var at = 1 + ((i + round) % (Variants.Length - 1));
+                    start.SignalAndWait();
+                    var began = Stopwatch.GetTimestamp();
+                    Measure(vcpu, lane, Variants[at].Serve, Exits);
+                    end.SignalAndWait();
+                    // Until both are through: what one vCPU gains by the other's waiting does not count.
+                    if (number == 0) times[at][round] = Sampling.MicrosecondsSince(began) / Exits;
+                }
+            }
+        }), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default)).ToArray();
+        Task.WaitAll(threads);
+
+        Console.WriteLine("two vCPUs at once: us per exit of both");
+        for (var i = 1; i < Variants.Length; i++)
+            Print("PIO IN x2", i, times, i == Variants.Length - 1 ? $"target <= {TargetOfTwo}" : "");
+    }
+
+    private static void Print(string name, int variant, double[][] times, string target)
+    {
+        var (median, ratio) = (Sampling.Median(times[variant]), Sampling.MedianRatio(times[variant], times[1]));
+        Console.WriteLine($"  {name,-10} {Variants[variant].Name,-21} {median,7:F2} {ratio,6:F3}  {target}");
+    }
+
+    /// <summary>From the return of KVM_RUN to the answer, while another thread of this process computes.</summary>
+    private static void Handler(IHypervisor hypervisor, ExitLane lane)
+    {
+        using var guest = Loop(hypervisor, lane, Kinds[1].Access);
+        var vcpu = guest.Machine.Vcpus[0];
+        var samples = new double[HandlerSamples];
+        using var over = new CancellationTokenSource();
+        var hog = new Thread(() => { while (!over.IsCancellationRequested) Thread.SpinWait(100); }) { IsBackground = true };
+        hog.Start();
+        for (var i = 0; i < samples.Length; i++)
+        {
+            vcpu.Run();
+            var began = Stopwatch.GetTimestamp();
+            lane.ServeThroughBus(vcpu.Exit);
+            samples[i] = Sampling.MicrosecondsSince(began);
+        }
+
+        over.Cancel();
+        hog.Join();
+        Console.WriteLine($"handler of PIO IN beside a busy thread: {Sampling.P50P99(samples)}   target p50 <= 1, p99 <= 15");
+    }
+
+    private static double Measure(IVcpu vcpu, ExitLane lane, Action<ExitLane, VcpuExit> serve, int exits)
+    {
+        var start = Stopwatch.GetTimestamp();
+        for (var i = 0; i < exits; i++)
+        {
+            if (vcpu.Run() is not (VcpuExitKind.PortRead or VcpuExitKind.PortWrite or VcpuExitKind.MmioRead or VcpuExitKind.MmioWrite))
+                throw new InvalidOperationException($"the guest did something else: {vcpu.Exit}");
+            serve(lane, vcpu.Exit);
+        }
+
+        return Sampling.MicrosecondsSince(start) / exits;
+    }
+
+    /// <summary>JIT in all its tiers, without waiting for real exits.</summary>
+    private static void WarmUp(ExitRig rig)
+    {
+        var start = Stopwatch.GetTimestamp();
+        while (Stopwatch.GetElapsedTime(start) < TimeSpan.FromSeconds(2))
+        {
+            for (var i = 0; i < 1000; i++) rig.ReadThroughBus();
+            for (var i = 0; i < 1000; i++) rig.PrintThroughBus((byte)i);
+        }
+    }
+}
