@@ -198,11 +198,13 @@ internal static unsafe class FloatCalls
             run.EndLane();
         }
         if (run.MustStop) return run.Finish(s, op);
+        run.EndStep();
         var sum = Reload<T>(SoftFloat.Add(products[0], products[1], format, ref run.Env));
         if (lanes == 4)
         {
             var upper = Reload<T>(SoftFloat.Add(products[2], products[3], format, ref run.Env));
             if (run.MustStop) return run.Finish(s, op);
+            run.EndStep();
             sum = SoftFloat.Add(sum, upper, format, ref run.Env);
         }
         for (var lane = 0; lane < lanes; lane++) run.Set<T>(lane, ((immediate >> lane) & 1) != 0 ? sum : Real.Zero(false));

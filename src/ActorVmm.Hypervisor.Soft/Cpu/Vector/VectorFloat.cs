@@ -269,6 +269,7 @@ internal unsafe struct VectorFloatRun(uint mxcsr)
 {
     public FpEnvironment Env = FpEnvironment.FromMxcsr(mxcsr);
     private FpFlags _all;
+    private FpFlags _earlier;
     private V _result;
 
     public static FpFormat Format<T>() where T : unmanaged => sizeof(T) == 4 ? FpFormat.Single : FpFormat.Double;
@@ -294,6 +295,14 @@ internal unsafe struct VectorFloatRun(uint mxcsr)
         Env.Flags = FpFlags.None;
     }
 
+    /// <summary>The next step of an instruction of several: what this one has raised stays, whatever the next one meets.</summary>
+    public void EndStep()
+    {
+        EndLane();
+        _earlier |= _all;
+        _all = FpFlags.None;
+    }
+
     /// <summary>An unmasked exception has been raised: instructions of several steps stop here.</summary>
     public readonly bool MustStop => ((_all | Env.Flags) & ~Env.Masks) != 0;
 
@@ -306,7 +315,7 @@ internal unsafe struct VectorFloatRun(uint mxcsr)
         EndLane();
         var flags = _all;
         if ((flags & FpFlags.BeforeResult & ~Env.Masks) != 0) flags &= FpFlags.BeforeResult;
-        s->Mxcsr |= (uint)flags;
+        s->Mxcsr |= (uint)(flags | _earlier);
         if ((flags & ~Env.Masks) == 0) return true;
         Flow.Raise(s, op, (s->Cr4 & VectorGuard.Cr4Osxmmexcpt) != 0 ? Vector.Xm : Vector.Ud);
         return false;
