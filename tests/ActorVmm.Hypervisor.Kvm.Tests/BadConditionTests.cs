@@ -117,9 +117,10 @@ public sealed partial class BadConditionTests
     private static Exception? WithDescriptors(int count, Action act)
     {
         Assert.Equal(0, GetLimit(DescriptorLimit, out var limit));
-        var used = Directory.GetFiles("/proc/self/fd").Select(path => int.Parse(Path.GetFileName(path), null)).ToHashSet();
-        var least = Enumerable.Range(0, int.MaxValue).Where(number => !Exists(number)).ElementAt(count);
-        Assert.Equal(0, SetLimit(DescriptorLimit, limit with { Soft = (ulong)least }));
+        // The numbers that the next ones would get: the lowest free ones, in order. The limit is the first that may not be given out.
+        var next = Enumerable.Range(0, count + 1).Select(_ => Syscall.open("/dev/null", OpenFlags.O_RDONLY | OpenFlags.O_CLOEXEC)).ToArray();
+        foreach (var number in next) Assert.Equal(0, Syscall.close(number));
+        Assert.Equal(0, SetLimit(DescriptorLimit, limit with { Soft = (ulong)next[count] }));
         try
         {
             return Record.Exception(act);
@@ -128,9 +129,6 @@ public sealed partial class BadConditionTests
         {
             Assert.Equal(0, SetLimit(DescriptorLimit, limit));
         }
-
-        // The listing itself held one while it was made.
-        bool Exists(int number) => used.Contains(number) && Syscall.fcntl(number, FcntlCommand.F_GETFD) >= 0;
     }
 
     [StructLayout(LayoutKind.Sequential)]
