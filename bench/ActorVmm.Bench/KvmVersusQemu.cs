@@ -23,7 +23,8 @@ internal static class KvmVersusQemu
     private static async Task<int> RunAsync(string[] args)
     {
         var rounds = args.Length > 0 ? int.Parse(args[0], CultureInfo.InvariantCulture) : 9;
-        var exits = args.Length > 1 ? uint.Parse(args[1], CultureInfo.InvariantCulture) : 300_000; // a fresh process each time: its first thousands compile code
+        // Many, because each process is a fresh one and the first thousands compile code.
+        var exits = args.Length > 1 ? uint.Parse(args[1], CultureInfo.InvariantCulture) : 300_000;
         var qemu = args.Length > 2 ? args[2] : "qemu-system-x86_64";
         var report = new KvmHypervisor().Probe();
         if (report.Items.FirstOrDefault(item => item.Name == "machine") is not { Works: true })
