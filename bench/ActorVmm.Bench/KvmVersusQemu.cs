@@ -86,7 +86,8 @@ internal static class KvmVersusQemu
                 Console.WriteLine($"peer: {qemu} -enable-kvm -cpu {model}");
                 return model;
             }
-            catch (Exception cannot) when (cannot is InvalidOperationException or System.ComponentModel.Win32Exception or OperationCanceledException)
+            catch (Exception cannot)
+                when (cannot is InvalidOperationException or System.ComponentModel.Win32Exception or OperationCanceledException)
             {
                 Console.WriteLine($"qemu -cpu {model}: {cannot.Message.ReplaceLineEndings(" ").Trim()}");
             }
@@ -101,7 +102,8 @@ internal static class KvmVersusQemu
     ];
 
     private static void Print(string name, double[] ours, double[] theirs) => Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
-        $"  {name,-20} ours {Sampling.Median(ours),9:F0}  qemu {Sampling.Median(theirs),9:F0}  ratio {Sampling.MedianRatio(ours, theirs):F3}  target >= 1"));
+        $"  {name,-20} ours {Sampling.Median(ours),9:F0}  qemu {Sampling.Median(theirs),9:F0}  "
+        + $"ratio {Sampling.MedianRatio(ours, theirs):F3}  target >= 1"));
 
     /// <returns>Exits per second.</returns>
     private static async Task<(double Unclaimed, double Scratch)> MeasureAsync(Func<GuestProcess> start, uint exits)
@@ -114,7 +116,9 @@ internal static class KvmVersusQemu
         return (exits / (between - began), exits / (ended - between));
     }
 
-    /// <summary>A 64-bit ELF image whose PVH note (Xen's PHYS32_ENTRY) says where 32-bit code begins: QEMU and ActorVmm load it alike.</summary>
+    /// <summary>
+    /// A 64-bit ELF image whose PVH note (Xen's PHYS32_ENTRY) says where 32-bit code begins: QEMU and ActorVmm load it alike.
+    /// </summary>
     private static byte[] Image(uint exits)
     {
         const int headers = 64 + (2 * 56), note = headers, code = 0x1000;
