@@ -9,8 +9,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace ActorVmm.Bench;
 
 /// <summary>
-/// What a real exit costs through the bus and the device actor, against the same exit with the device called directly. The three variants take
-/// turns in every round, in the same guest, on the same thread; medians of the rounds' ratios count.
+/// What a real exit costs through the bus and the device actor, against the same exit with the device called directly. The three variants
+/// take turns in every round, in the same guest, on the same thread; medians of the rounds' ratios count.
 /// </summary>
 internal static class KvmExits
 {
@@ -35,6 +35,7 @@ internal static class KvmExits
         ("bus and device actor", static (lane, exit) => lane.ServeThroughBus(exit)),
     ];
 
+    /// <summary>Arguments: path of qemu-system-x86_64.</summary>
     public static int Run(string[] args)
     {
         var hypervisor = new KvmHypervisor();
@@ -54,6 +55,7 @@ internal static class KvmExits
         });
         TwoVcpus(hypervisor, rig);
         rig.AsVcpu(() => Handler(hypervisor, rig.Lanes[0]));
+        rig.AsVcpu(() => KvmVersusQemu.Run(hypervisor, rig.Lanes[0], args.Length > 0 ? args[0] : "qemu-system-x86_64"));
         KvmLatency.Run(hypervisor);
         return 0;
     }
@@ -89,11 +91,9 @@ internal static class KvmExits
             }
         }
 
+        var perExit = bytes / (double)(Rounds * Exits * Variants.Length);
         for (var i = 0; i < Variants.Length; i++)
-        {
-            var target = i == Variants.Length - 1 ? $"target <= {Target}, {bytes / (double)(Rounds * Exits * Variants.Length):F3} B/exit" : "";
-            Console.WriteLine($"  {name,-10} {Variants[i].Name,-21} {Sampling.Median(times[i]),7:F2} {Sampling.MedianRatio(times[i], times[1]),6:F3}  {target}");
-        }
+            Print(name, i, times, i == Variants.Length - 1 ? $"target <= {Target}, {perExit:F3} B/exit" : "");
     }
 
     /// <summary>Two machines on two threads, each with a device of its own on the one bus.</summary>
@@ -126,10 +126,13 @@ internal static class KvmExits
 
         Console.WriteLine("two vCPUs at once: us per exit of both");
         for (var i = 1; i < Variants.Length; i++)
-        {
-            var target = i == Variants.Length - 1 ? $"target <= {TargetOfTwo}" : "";
-            Console.WriteLine($"  {"PIO IN x2",-10} {Variants[i].Name,-21} {Sampling.Median(times[i]),7:F2} {Sampling.MedianRatio(times[i], times[1]),6:F3}  {target}");
-        }
+            Print("PIO IN x2", i, times, i == Variants.Length - 1 ? $"target <= {TargetOfTwo}" : "");
+    }
+
+    private static void Print(string name, int variant, double[][] times, string target)
+    {
+        var (median, ratio) = (Sampling.Median(times[variant]), Sampling.MedianRatio(times[variant], times[1]));
+        Console.WriteLine($"  {name,-10} {Variants[variant].Name,-21} {median,7:F2} {ratio,6:F3}  {target}");
     }
 
     /// <summary>From the return of KVM_RUN to the answer, while another thread of this process computes.</summary>

@@ -31,7 +31,10 @@ internal static class KvmLatency
         foreach (var (name, body) in Guests)
             Console.WriteLine($"kick, guest {name,-19} {Sampling.P50P99(Kick(hypervisor, body))}   target p50 <= 30, p99 <= 200");
         foreach (var (name, body) in Guests)
-            Console.WriteLine($"ask,  guest {name,-19} {Sampling.P50P99(AskAsync(hypervisor, body).GetAwaiter().GetResult())}   target p50 <= 50");
+        {
+            var samples = AskAsync(hypervisor, body).GetAwaiter().GetResult();
+            Console.WriteLine($"ask,  guest {name,-19} {Sampling.P50P99(samples)}   target p50 <= 50");
+        }
     }
 
     private static void Write(Assembler c, Action<Assembler> body)
@@ -87,7 +90,8 @@ internal static class KvmLatency
     private static async Task<double[]> AskAsync(IHypervisor hypervisor, Action<Assembler> body)
     {
         await using var host = VmHost.Create(loader: new Loader(c => Write(c, body)));
-        var spec = new VmSpec { Name = "tiny", Kernel = new KernelSpec { Path = "none" }, MemoryMib = (int)(GuestLayout.MemorySize >> 20), Vcpus = 1 };
+        var kernel = new KernelSpec { Path = "none" };
+        var spec = new VmSpec { Name = "tiny", Kernel = kernel, MemoryMib = (int)(GuestLayout.MemorySize >> 20), Vcpus = 1 };
         var vm = await host.StartAsync(spec, hypervisor, new VmConsole(new Nothing(), new Nothing()));
         var vcpu = await host.System.ActorSelection("/user/host/tiny/vcpus/0").ResolveOne(Patience);
         var samples = new double[Messages];

@@ -15,7 +15,8 @@ internal static class Sampling
     }
 
     /// <summary>The median of what each round says about the two: a busy host slows both halves of a round alike.</summary>
-    public static double MedianRatio(double[] values, double[] reference) => Median([.. values.Zip(reference, (value, against) => value / against)]);
+    public static double MedianRatio(double[] values, double[] reference) =>
+        Median([.. values.Zip(reference, (value, against) => value / against)]);
 
     /// <summary>From one time stamp of the stopwatch to another; finer than a TimeSpan, whose ticks are 100 ns.</summary>
     public static double Microseconds(long from, long to) => (to - from) * 1e6 / Stopwatch.Frequency;

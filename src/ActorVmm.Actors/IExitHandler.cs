@@ -9,7 +9,9 @@ namespace ActorVmm.Actors;
 /// </summary>
 public interface IExitHandler
 {
-    /// <summary>An access that no device claims. True where it was handled (for a read: <see cref="VcpuExit.Data"/> is the answer).</summary>
+    /// <summary>
+    /// An access that no device claims. True where it was handled (for a read: <see cref="VcpuExit.Data"/> is the answer).
+    /// </summary>
     bool TryHandle(VcpuExit access) => false;
 
     /// <summary>The guest asked to end the run. Return the verdict.</summary>

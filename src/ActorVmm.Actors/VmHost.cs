@@ -61,12 +61,15 @@ public sealed class VmHost : IVmHost
     /// <summary>Akka's default logger writes to stdout, which belongs to the guests' consoles.</summary>
     private static Config Silent { get; } = ConfigurationFactory.ParseString("akka.loggers = []\n" + SilentLogger.Hocon);
 
-    /// <summary>A host with an actor system of its own. It logs only where <c>akka.loggers</c> in <paramref name="config"/> says so.</summary>
+    /// <summary>
+    /// A host with an actor system of its own. It logs only where <c>akka.loggers</c> in <paramref name="config"/> says so.
+    /// </summary>
     /// <param name="config">What <c>akka.hocon</c> says; keys that are missing take their shipped value.</param>
     /// <param name="loader">Puts the guest into its machine; the default reads the kernel that the <see cref="VmSpec"/> names.</param>
     /// <exception cref="ConfigurationException">An unknown key or a bad value; the message names it.</exception>
     public static VmHost Create(Config? config = null, IGuestLoader? loader = null) =>
-        new(ActorSystem.Create("actorvmm", (config ?? Config.Empty).WithFallback(Silent).WithFallback(ActorSettings.Shipped)), ownsSystem: true, loader);
+        new(ActorSystem.Create("actorvmm", (config ?? Config.Empty).WithFallback(Silent).WithFallback(ActorSettings.Shipped)),
+            ownsSystem: true, loader);
 
     /// <summary>A host in an existing actor system (one with its own logging, say), which stays when the host is disposed.</summary>
     /// <param name="system">May lack the <c>actorvmm</c> section: missing keys take their shipped value.</param>

@@ -6,7 +6,9 @@ namespace ActorVmm.Devices;
 /// </summary>
 public interface IBusDevice
 {
-    /// <summary>Reads <paramref name="size"/> bytes (1, 2, 4 or 8) at <paramref name="offset"/> from the device's base; upper bits zero.</summary>
+    /// <summary>
+    /// Reads <paramref name="size"/> bytes (1, 2, 4 or 8) at <paramref name="offset"/> from the device's base; upper bits zero.
+    /// </summary>
     ulong Read(ulong offset, int size);
 
     /// <summary>Writes the low <paramref name="size"/> bytes of <paramref name="value"/> at <paramref name="offset"/>.</summary>

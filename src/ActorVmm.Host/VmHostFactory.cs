@@ -20,8 +20,8 @@ public interface IVmHostFactory
 }
 
 /// <summary>
-/// An Akka system with the operator's settings, its log bridged to Serilog by Akka.Hosting. The generic host is left out: a program that lives
-/// as long as one VM needs none of it and starts faster.
+/// An Akka system with the operator's settings, its log bridged to Serilog by Akka.Hosting. The generic host is left out: a program that
+/// lives as long as one VM needs none of it and starts faster.
 /// </summary>
 /// <param name="create">Makes the host on a started system.</param>
 public sealed class AkkaVmHostFactory(Func<ActorSystem, Config, IVmHost> create) : IVmHostFactory

@@ -9,9 +9,8 @@ public readonly record struct BitPattern(ulong Mask, ulong Value)
     public ulong Apply(ulong register) => (register & ~Mask) | (Value & Mask);
 
     /// <summary>
-    /// Parses <c>0b…</c> of 0, 1 and x (keep; underscores are ignored), most significant first, at most <paramref name="width"/> places,
-    /// as in
-    /// Firecracker's cpu-config.
+    /// Parses <c>0b…</c> of 0, 1 and x (keep; underscores are ignored), most significant first, at most <paramref name="width"/> places, as
+    /// in Firecracker's cpu-config.
     /// </summary>
     public static bool TryParse(string text, int width, out BitPattern pattern)
     {

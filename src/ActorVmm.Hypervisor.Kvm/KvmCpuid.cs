@@ -126,7 +126,8 @@ internal sealed class KvmCpuid
             register = (uint)modifier.Bits.Apply(register);
             return;
         }
-        throw new HypervisorException($"cpu-config: CPUID leaf 0x{modifier.Leaf:x} sub-leaf 0x{modifier.Subleaf:x} does not exist on this host");
+        throw new HypervisorException(
+            $"cpu-config: CPUID leaf 0x{modifier.Leaf:x} sub-leaf 0x{modifier.Subleaf:x} does not exist on this host");
     }
 
     /// <summary>Bits that number the vCPUs.</summary>

@@ -34,11 +34,13 @@ internal static class KvmFailure
             case KvmExitReason.FAIL_ENTRY:
                 var hardware = page.Field<ulong>(RunPage.HardwareReason);
                 return Describe(vcpu,
-                    $"the processor refused to enter the guest (KVM_EXIT_FAIL_ENTRY, hardware reason 0x{hardware:x}, CPU {page.Field<uint>(40)})", [],
+                    $"the processor refused to enter the guest (KVM_EXIT_FAIL_ENTRY, hardware reason 0x{hardware:x}, "
+                    + $"CPU {page.Field<uint>(40)})", [],
                     "the guest's state is one this processor cannot run; see the host's kernel log");
             case KvmExitReason.UNKNOWN:
                 return Describe(vcpu,
-                    $"the processor left the guest for a reason KVM does not know (KVM_EXIT_UNKNOWN, hardware reason 0x{page.Field<ulong>(RunPage.HardwareReason):x})", [],
+                    "the processor left the guest for a reason KVM does not know (KVM_EXIT_UNKNOWN, hardware reason "
+                    + $"0x{page.Field<ulong>(RunPage.HardwareReason):x})", [],
                     "update the host's kernel");
             case KvmExitReason.EXCEPTION:
                 return Describe(vcpu, $"KVM passed on exception {page.Field<uint>(32)} (error code 0x{page.Field<uint>(36):x})", [],

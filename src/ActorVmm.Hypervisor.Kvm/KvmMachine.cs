@@ -95,9 +95,8 @@ public sealed partial class KvmMachine : IMachine
     }
 
     /// <summary>
-    /// An eventfd whose write raises input <paramref name="gsi"/> (irqfd). Level-triggered with <paramref name="resample"/>: the line
-    /// stays up
-    /// until the guest ends the interrupt, then <see cref="KvmInterruptEvent.ResampleDescriptor"/> is signalled.
+    /// An eventfd whose write raises input <paramref name="gsi"/> (irqfd). Level-triggered with <paramref name="resample"/>: the line stays
+    /// up until the guest ends the interrupt, then <see cref="KvmInterruptEvent.ResampleDescriptor"/> is signalled.
     /// </summary>
     public KvmInterruptEvent CreateInterruptEvent(int gsi, bool resample = false)
     {

@@ -51,7 +51,8 @@ internal sealed class KvmMsrs
             var refused = ordered[done];
             var current = new MsrValue[] { new(refused.Index, 0) };
             if (Transfer(vcpu, KvmApi.KVM_GET_MSRS, nameof(KvmApi.KVM_GET_MSRS), current) != 1 || current[0].Value != refused.Value)
-                throw new HypervisorException($"KVM_SET_MSRS refused MSR 0x{refused.Index:x} = 0x{refused.Value:x}: the state comes from another kind of processor");
+                throw new HypervisorException(
+                    $"KVM_SET_MSRS refused MSR 0x{refused.Index:x} = 0x{refused.Value:x}: the state comes from another kind of processor");
             done++;
         }
     }

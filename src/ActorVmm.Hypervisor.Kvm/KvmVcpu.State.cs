@@ -63,7 +63,8 @@ internal sealed unsafe partial class KvmVcpu
                 Dr7 = state.Debug[5],
         };
         _file.Call(KvmApi.KVM_SET_DEBUGREGS, ref debug, nameof(KvmApi.KVM_SET_DEBUGREGS));
-        if (state.Lapic.Length != 1024) throw new HypervisorException($"vCPU {Id}: a LAPIC page has 1024 bytes, this state has {state.Lapic.Length}");
+        if (state.Lapic.Length != 1024)
+            throw new HypervisorException($"vCPU {Id}: a LAPIC page has 1024 bytes, this state has {state.Lapic.Length}");
         _file.Call(KvmApi.KVM_SET_LAPIC, state.Lapic.AsSpan().ToArray(), nameof(KvmApi.KVM_SET_LAPIC));
         _machine.Msrs.Set(_file, state.Msrs);
         var events = KvmRegisters.Events(state.Events);

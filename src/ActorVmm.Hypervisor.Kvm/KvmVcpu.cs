@@ -101,8 +101,7 @@ internal sealed unsafe partial class KvmVcpu : IVcpu, IDisposable
     /// <inheritdoc/>
     /// <remarks>
     /// Where the same instruction then makes another access (the store of a read-modify-write, the second half of a 16-byte access), the
-    /// kernel has
-    /// it ready: the next <see cref="Run"/> of this vCPU presents it before the guest goes on.
+    /// kernel has it ready: the next <see cref="Run"/> of this vCPU presents it before the guest goes on.
     /// </remarks>
     public void CompletePending()
     {

@@ -17,7 +17,8 @@ public interface IVcpu
     VcpuExit Exit { get; }
 
     /// <summary>
-    /// Makes the current or next <see cref="Run"/> return <see cref="VcpuExitKind.Kicked"/> promptly, exactly once however often it was asked since. Any thread.
+    /// Makes the current or next <see cref="Run"/> return <see cref="VcpuExitKind.Kicked"/> promptly, exactly once however often it was
+    /// asked since. Any thread.
     /// </summary>
     void Kick();
 

@@ -24,7 +24,8 @@ public sealed record GeneralRegisters
 }
 
 /// <summary>A segment register with its hidden part. <paramref name="Limit"/> is in bytes (scaled).</summary>
-public sealed record SegmentState(ushort Selector, ulong Base, uint Limit, byte Type, bool Present, byte Dpl, bool System, bool Long, bool Db, bool Granularity, bool Available = false)
+public sealed record SegmentState(ushort Selector, ulong Base, uint Limit, byte Type, bool Present, byte Dpl, bool System,
+    bool Long, bool Db, bool Granularity, bool Available = false)
 {
     /// <summary>A null or never loaded segment (KVM's <c>unusable</c>).</summary>
     public bool Unusable => !Present;
@@ -90,7 +91,9 @@ public sealed record VcpuState
     public required GeneralRegisters General { get; init; }
     public required SpecialRegisters Special { get; init; }
 
-    /// <summary>XSAVE area in the standard (not compacted) format, at least 576 bytes: legacy FXSAVE image, header (SDM Vol. 1 §13.4).</summary>
+    /// <summary>
+    /// XSAVE area in the standard (not compacted) format, at least 576 bytes: legacy FXSAVE image, header (SDM Vol. 1 §13.4).
+    /// </summary>
     public required byte[] Xsave { get; init; }
     public ulong Xcr0 { get; init; } = 1;
 
@@ -107,6 +110,8 @@ public sealed record VcpuState
 /// <summary>A machine without its RAM and bus devices.</summary>
 /// <param name="Hypervisor">Which hypervisor saved it; states are not exchanged between them.</param>
 /// <param name="ClockNanoseconds">Machine time at the save.</param>
-/// <param name="Chips">Interrupt controllers and interval timer by name (<c>ioapic</c>, <c>pic0</c>, <c>pic1</c>, <c>pit</c>, ...), each in its hypervisor's own format.</param>
+/// <param name="Chips">Interrupt controllers and interval timer by name (<c>ioapic</c>, <c>pic0</c>, <c>pic1</c>, <c>pit</c>, ...), each in
+/// its hypervisor's own format.</param>
 /// <param name="Vcpus">One per vCPU, by id.</param>
-public sealed record MachineState(string Hypervisor, ulong ClockNanoseconds, IReadOnlyDictionary<string, byte[]> Chips, IReadOnlyList<VcpuState> Vcpus);
+public sealed record MachineState(string Hypervisor, ulong ClockNanoseconds, IReadOnlyDictionary<string, byte[]> Chips,
+    IReadOnlyList<VcpuState> Vcpus);

@@ -1,6 +1,8 @@
 namespace ActorVmm.Memory;
 
-/// <summary>A guest physical address, in bytes. Overflow past 2^64 throws: arithmetic on guest-chosen values goes through <see cref="TryAdd"/>.</summary>
+/// <summary>
+/// A guest physical address, in bytes. Overflow past 2^64 throws: arithmetic on guest-chosen values goes through <see cref="TryAdd"/>.
+/// </summary>
 public readonly record struct GuestAddress(ulong Value) : IComparable<GuestAddress>
 {
     public static GuestAddress operator +(GuestAddress address, ulong bytes) => new(checked(address.Value + bytes));

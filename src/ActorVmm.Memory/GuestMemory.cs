@@ -37,7 +37,8 @@ public sealed class GuestMemory : IDisposable
 
         return bytes <= GapStart
             ? new GuestMemory([GuestRegion.Map(new GuestAddress(0), bytes)])
-            : new GuestMemory([GuestRegion.Map(new GuestAddress(0), GapStart), GuestRegion.Map(new GuestAddress(HighStart), bytes - GapStart)]);
+            : new GuestMemory([GuestRegion.Map(new GuestAddress(0), GapStart),
+                GuestRegion.Map(new GuestAddress(HighStart), bytes - GapStart)]);
     }
 
     /// <summary>The region that holds all of [<paramref name="at"/>, +<paramref name="count"/>), or null.</summary>

@@ -23,7 +23,9 @@ public sealed unsafe partial class GuestRegion : IDisposable
     /// <summary>Length in bytes, a multiple of 4096.</summary>
     public ulong Size { get; }
 
-    /// <summary>Host address of <see cref="Start"/>; lives until <see cref="Dispose"/>. For the native edge and the software CPU only.</summary>
+    /// <summary>
+    /// Host address of <see cref="Start"/>; lives until <see cref="Dispose"/>. For the native edge and the software CPU only.
+    /// </summary>
     public nint HostAddress => (nint)_host;
 
     /// <summary>Maps zeroed, lazily committed memory.</summary>
@@ -36,7 +38,9 @@ public sealed unsafe partial class GuestRegion : IDisposable
         return new GuestRegion(start, size, (byte*)host);
     }
 
-    /// <summary>True where all of [<paramref name="at"/>, +<paramref name="count"/>) lies in this region, also for ranges that would wrap.</summary>
+    /// <summary>
+    /// True where all of [<paramref name="at"/>, +<paramref name="count"/>) lies in this region, also for ranges that would wrap.
+    /// </summary>
     public bool Contains(GuestAddress at, ulong count) =>
         at.Value >= Start.Value && count <= Size && at.Value - Start.Value <= Size - count;
 

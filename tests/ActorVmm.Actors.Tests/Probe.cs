@@ -6,8 +6,8 @@ using ActorVmm.Devices;
 namespace ActorVmm.Actors.Tests;
 
 /// <summary>
-/// A device that does what a test wants at ports from 0x500: +0 a register, +1 crashes as often as asked, +2 prints and then crashes as often
-/// as asked, +3 raises its line, +4 a deadline in that many nanoseconds, +5 lowers its line.
+/// A device that does what a test wants at ports from 0x500: +0 a register, +1 crashes as often as asked, +2 prints and then crashes as
+/// often as asked, +3 raises its line, +4 a deadline in that many nanoseconds, +5 lowers its line.
 /// </summary>
 internal sealed class ProbeDevice(DeviceSlot slot, ProbeFaults faults) : IBusDevice, IDeviceState<(ulong Register, ulong At)>, ITimedDevice
 {

@@ -15,12 +15,12 @@ public sealed class ExitMailbox : MailboxType, IProducesMessageQueue<ExitMailbox
     public override IMessageQueue Create(IActorRef owner, ActorSystem system) => new ExitQueue();
 
     /// <summary>
-    /// An unbounded queue for one reader, with a place of its own for the message that meets an empty queue: an exit, nearly always. That one
-    /// costs one interlocked instruction instead of two. Each vCPU has at most one exit in here, so exits cannot pile up.
+    /// An unbounded queue for one reader, with a place of its own for the message that meets an empty queue: an exit, nearly always. That
+    /// one costs one interlocked instruction instead of two. Each vCPU has at most one exit in here, so exits cannot pile up.
     /// </summary>
     /// <remarks>
     /// Every sender keeps its order: a message takes the place only where nothing is queued behind it, and the reader looks at the place
-    /// again after it has seen the queue's head and before it takes it. Whoever queued the head after filling the place is seen by that look.
+    /// again after it has seen the queue's head and before it takes it. If the head's sender had filled the place before, that look sees it.
     /// </remarks>
     public sealed class ExitQueue : IMessageQueue, IUnboundedMessageQueueSemantics
     {

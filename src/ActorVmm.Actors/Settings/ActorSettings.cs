@@ -8,7 +8,8 @@ namespace ActorVmm.Actors.Settings;
 /// <param name="ReplyDeadline">How long a vCPU waits for a device before the access reads as all ones.</param>
 /// <param name="ControlDeadline">How long a VM waits for its units to pause, reset or stop.</param>
 /// <param name="InspectDeadline">How long an inspection waits for one unit.</param>
-public sealed record ActorSettings(SupervisionSettings Supervision, TimeSpan ReplyDeadline, TimeSpan ControlDeadline, TimeSpan InspectDeadline)
+public sealed record ActorSettings(SupervisionSettings Supervision, TimeSpan ReplyDeadline, TimeSpan ControlDeadline,
+    TimeSpan InspectDeadline)
 {
     /// <summary>Dispatcher ids, as they stand in <c>akka.hocon</c>.</summary>
     public const string CallerRunsDispatcher = "actorvmm.dispatchers.caller-runs";

@@ -40,7 +40,8 @@ internal static class Check
         var known = Keys(shipped, section).ToHashSet(StringComparer.Ordinal);
         var unknown = Keys(config, section).Where(key => !known.Contains(key)).Order(StringComparer.Ordinal).ToArray();
         if (unknown.Length > 0)
-            throw new ConfigurationException($"unknown: {string.Join(", ", unknown)}; known: {string.Join(", ", known.Order(StringComparer.Ordinal))}");
+            throw new ConfigurationException(
+                $"unknown: {string.Join(", ", unknown)}; known: {string.Join(", ", known.Order(StringComparer.Ordinal))}");
     }
 
     /// <summary>The paths of all values below <paramref name="section"/>.</summary>

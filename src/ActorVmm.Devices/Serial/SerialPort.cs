@@ -41,9 +41,8 @@ public sealed class SerialPort(IInterruptLine irq, IByteSink output, IClock cloc
 
     /// <summary>
     /// How many bytes of input the guest can take now. 0 while no driver listens (neither the receive interrupt is on nor LSR is polled
-    /// with
-    /// the FIFO on), while it holds RTS low (hardware flow control), in loopback, and while the FIFO is full: a caller that offers no more
-    /// than this loses nothing, however much is pasted.
+    /// with the FIFO on), while it holds RTS low (hardware flow control), in loopback, and while the FIFO is full: a caller that offers no
+    /// more than this loses nothing, however much is pasted.
     /// </summary>
     public int InputWanted =>
         Loopback || (_s.ModemControl & ModemControl.Rts) == 0 || !((_s.InterruptEnable & InterruptEnable.ReceivedData) != 0 || _s.Polled)

@@ -12,7 +12,8 @@ internal sealed class CommandLineInterface
     private readonly ConsoleDescriptors _descriptors;
     private readonly Option<bool> _verbose = new("--verbose") { Description = "Debug log on stderr.", Recursive = true };
 
-    public CommandLineInterface(HostServices services, ConsoleDescriptors descriptors) => (_services, _descriptors) = (services, descriptors);
+    public CommandLineInterface(HostServices services, ConsoleDescriptors descriptors) =>
+        (_services, _descriptors) = (services, descriptors);
 
     public async Task<int> InvokeAsync(IReadOnlyList<string> arguments)
     {
@@ -26,10 +27,14 @@ internal sealed class CommandLineInterface
         {
             foreach (var error in parsed.Errors)
                 await _descriptors.Errors.WriteLineAsync($"actorvmm: {error.Message}");
-            await _descriptors.Errors.WriteLineAsync($"See: actorvmm {parsed.CommandResult.Command.Name} --help".Replace(" actorvmm --help", " --help", StringComparison.Ordinal));
+            var command = parsed.CommandResult.Command == root ? "" : parsed.CommandResult.Command.Name + " ";
+            await _descriptors.Errors.WriteLineAsync($"See: actorvmm {command}--help");
             return ExitCodes.BadArguments;
         }
-        return await parsed.InvokeAsync(new InvocationConfiguration { Error = _descriptors.Errors, EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null });
+        return await parsed.InvokeAsync(new InvocationConfiguration
+        {
+            Error = _descriptors.Errors, EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null,
+        });
     }
 
     private Command Demo()
@@ -60,14 +65,18 @@ internal sealed class CommandLineInterface
             vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, refresh,
         };
         command.SetAction((parsed, _) => new DemoCommand(_services, _descriptors).RunAsync(new DemoOptions(
-            parsed.GetValue(hypervisor)!, ClockOf(parsed.GetValue(clock)) ?? ClockMode.Host, parsed.GetValue(vcpus), parsed.GetValue(memory),
-            parsed.GetValue(kernel), parsed.GetValue(initrd), parsed.GetValue(cmdline), parsed.GetValue(refresh), parsed.GetValue(_verbose))));
+            parsed.GetValue(hypervisor)!, ClockOf(parsed.GetValue(clock)) ?? ClockMode.Host, parsed.GetValue(vcpus),
+            parsed.GetValue(memory), parsed.GetValue(kernel), parsed.GetValue(initrd), parsed.GetValue(cmdline),
+            parsed.GetValue(refresh), parsed.GetValue(_verbose))));
         return command;
     }
 
     private Command Run()
     {
-        var file = new Argument<string?>("FILE") { Description = "A description: HOCON, or a Firecracker configuration (*.json).", Arity = ArgumentArity.ZeroOrOne };
+        var file = new Argument<string?>("FILE")
+        {
+            Description = "A description: HOCON, or a Firecracker configuration (*.json).", Arity = ArgumentArity.ZeroOrOne,
+        };
         RefuseOptions(file);
         var clock = ClockOption();
         var hypervisor = HypervisorOption(standard: null);
@@ -167,14 +176,20 @@ internal sealed class CommandLineInterface
 
     private static Option<string?> ClockOption()
     {
-        var option = new Option<string?>("--clock") { Description = "Guest time: the host's, or virtual (retired instructions; runs repeat).", HelpName = "host|virtual" };
+        var option = new Option<string?>("--clock")
+        {
+            Description = "Guest time: the host's, or virtual (retired instructions; runs repeat).", HelpName = "host|virtual",
+        };
         option.AcceptOnlyFromAmong("host", "virtual");
         return option;
     }
 
     private static Option<string?> HypervisorOption(string? standard = HypervisorCatalog.Auto)
     {
-        var option = new Option<string?>("--hypervisor") { Description = "What runs the guest.", HelpName = "kvm|soft|auto", DefaultValueFactory = _ => standard };
+        var option = new Option<string?>("--hypervisor")
+        {
+            Description = "What runs the guest.", HelpName = "kvm|soft|auto", DefaultValueFactory = _ => standard,
+        };
         option.AcceptOnlyFromAmong("kvm", "soft", HypervisorCatalog.Auto);
         return option;
     }
@@ -184,7 +199,8 @@ internal sealed class CommandLineInterface
         var option = new Option<int>(name) { Description = description, DefaultValueFactory = _ => standard, HelpName = "N" };
         option.Validators.Add(result =>
         {
-            if (result.Tokens.Count == 1 && int.TryParse(result.Tokens[0].Value, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out var value)
+            if (result.Tokens.Count == 1
+                && int.TryParse(result.Tokens[0].Value, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out var value)
                 && (value < least || value > most))
                 result.AddError(string.Create(CultureInfo.InvariantCulture, $"{name} {value}: allowed is {least} to {most}"));
         });
@@ -195,7 +211,10 @@ internal sealed class CommandLineInterface
 
     private static Option<string[]> SetOption()
     {
-        var option = new Option<string[]>("--set") { Description = "Overrides one key of the description; may be repeated.", HelpName = "key=value" };
+        var option = new Option<string[]>("--set")
+        {
+            Description = "Overrides one key of the description; may be repeated.", HelpName = "key=value",
+        };
         option.Validators.Add(result =>
         {
             foreach (var token in result.Tokens)

@@ -9,7 +9,8 @@ namespace ActorVmm.Host.Commands;
 
 /// <summary>What <c>demo</c> was asked for.</summary>
 internal sealed record DemoOptions(
-    string Hypervisor, ClockMode Clock, int Vcpus, int MemoryMib, string? Kernel, string? Initrd, string? CommandLine, bool Refresh, bool Verbose);
+    string Hypervisor, ClockMode Clock, int Vcpus, int MemoryMib, string? Kernel, string? Initrd, string? CommandLine,
+    bool Refresh, bool Verbose);
 
 /// <summary>Boots a Debian kernel with a busybox shell, fetching both on first use.</summary>
 internal sealed class DemoCommand(HostServices services, ConsoleDescriptors descriptors)

@@ -12,8 +12,8 @@ using Serilog;
 namespace ActorVmm.Host.Commands;
 
 /// <summary>
-/// Runs one VM on this process's terminal: raw mode, signals, console in and out, log, closing line, exit code. The order of the end is what
-/// matters: the guest's output is out, the terminal is back, and only then the closing line is written.
+/// Runs one VM on this process's terminal: raw mode, signals, console in and out, log, closing line, exit code. The order of the end is
+/// what matters: the guest's output is out, the terminal is back, and only then the closing line is written.
 /// </summary>
 internal sealed class VmRunner(HostServices services, ConsoleDescriptors descriptors)
 {
@@ -47,7 +47,8 @@ internal sealed class VmRunner(HostServices services, ConsoleDescriptors descrip
         // Virtual time: the script is all there before the first instruction, so that its arrival does not depend on the host.
         byte[]? script = null;
         if (!interactive && description.Clock == ClockMode.Virtual && (script = InputPump.ReadScript(descriptors.Input)) is null)
-            return Fail(ExitCodes.BadArguments, string.Create(CultureInfo.InvariantCulture, $"the script is longer than {InputPump.LongestScript} bytes"));
+            return Fail(ExitCodes.BadArguments,
+                string.Create(CultureInfo.InvariantCulture, $"the script is longer than {InputPump.LongestScript} bytes"));
         var input = new ConsoleQueue(Math.Max(ConsoleQueue.Capacity, (script?.Length ?? 0) + 1), held: greeting is not null);
         if (greeting is not null)
             output.OnMarker(System.Text.Encoding.ASCII.GetBytes(greeting), input.Release);

@@ -13,7 +13,8 @@ internal static partial class FirecrackerDevices
 {
     private const ulong U32 = uint.MaxValue;
 
-    [GeneratedRegex("^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$", RegexOptions.CultureInvariant | RegexOptions.NonBacktracking | RegexOptions.ExplicitCapture)]
+    [GeneratedRegex("^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$",
+        RegexOptions.CultureInvariant | RegexOptions.NonBacktracking | RegexOptions.ExplicitCapture)]
     private static partial Regex MacPattern();
 
     [GeneratedRegex("^[A-Za-z0-9_]+$", RegexOptions.CultureInvariant | RegexOptions.NonBacktracking | RegexOptions.ExplicitCapture)]
@@ -44,7 +45,8 @@ internal static partial class FirecrackerDevices
         metrics.Boolean("emit_id", Need.Optional);
         if (metrics.Take("properties", Need.Nullable, "an object of strings") is { } properties)
         {
-            if (properties.Kind != NodeKind.Object || properties.Members.Exists(m => m.Value.Kind is not (NodeKind.String or NodeKind.Text)))
+            if (properties.Kind != NodeKind.Object
+                || properties.Members.Exists(m => m.Value.Kind is not (NodeKind.String or NodeKind.Text)))
                 metrics.Reject("properties", "allowed is an object of strings");
         }
         NotBuilt(metrics, "metrics files"); // unknown keys are allowed in this object

@@ -88,7 +88,8 @@ internal sealed class HoconTree
         var path = KeyPath();
         SkipSpaces();
         if (path is ["include"] && Now is not ('=' or ':' or '{'))
-            throw Fail("'include' is not supported in a VM description: put the keys into this file, or give them with --set", line, column);
+            throw Fail("'include' is not supported in a VM description: put the keys into this file, or give them with --set",
+                line, column);
         if (Now == '+' && Peek(1) == '=')
             throw Fail("'+=' is not supported in a VM description: write the whole value", line, column);
         Node value;

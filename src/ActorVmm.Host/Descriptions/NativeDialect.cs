@@ -12,7 +12,8 @@ internal static class NativeDialect
     /// <summary>Keys that this version knows of and cannot serve yet: refused by name, except when empty.</summary>
     private static readonly (string Key, string What)[] NotBuiltYet =
     [
-        ("block", "block devices"), ("net", "network interfaces"), ("vsock", "sockets between host and guest"), ("balloon", "the memory balloon"),
+        ("block", "block devices"), ("net", "network interfaces"), ("vsock", "sockets between host and guest"),
+        ("balloon", "the memory balloon"),
         ("rng", "the entropy device"), ("faults", "fault plans"), ("snapshot", "snapshots"), ("cpu", "CPU models"),
     ];
 
@@ -50,7 +51,8 @@ internal static class NativeDialect
 
     private static KernelSpec? Kernel(ObjectReader kernel, string baseDirectory, int memoryMib)
     {
-        var path = DescriptionChecks.File(kernel, "path", kernel.String("path", Need.Required, "the path of a kernel image"), baseDirectory);
+        var path = DescriptionChecks.File(kernel, "path", kernel.String("path", Need.Required, "the path of a kernel image"),
+            baseDirectory);
         var initrd = DescriptionChecks.File(kernel, "initrd", kernel.String("initrd", Need.Nullable), baseDirectory);
         var defaults = new KernelSpec { Path = "" };
         var line = kernel.String("cmdline", Need.Nullable) ?? defaults.CommandLine;

@@ -11,8 +11,8 @@ public sealed class OptionException : Exception
 }
 
 /// <summary>
-/// The value of one vmm-reference flag: <c>key=value,key=value</c>. Stray commas are skipped, each piece is split at its first <c>=</c>, keys
-/// are lower-cased, the last of two equal keys wins, and an empty value is none. Each look-up consumes its key.
+/// The value of one vmm-reference flag: <c>key=value,key=value</c>. Stray commas are skipped, each piece is split at its first <c>=</c>,
+/// keys are lower-cased, the last of two equal keys wins, and an empty value is none. Each look-up consumes its key.
 /// </summary>
 internal sealed class OptionString
 {

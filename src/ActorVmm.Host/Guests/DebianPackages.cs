@@ -11,8 +11,8 @@ namespace ActorVmm.Host.Guests;
 internal sealed record DebianPackage(string Name, string Version, string Sha256, string Depends);
 
 /// <summary>
-/// Fetches .deb files by package name with the host's own apt, so that its mirrors, proxies and signatures hold. Nothing is installed. Where
-/// the host has no package lists, or stale ones, they are fetched into a private directory: nothing on the host changes.
+/// Fetches .deb files by package name with the host's own apt, so that its mirrors, proxies and signatures hold. Nothing is installed.
+/// Where the host has no package lists, or stale ones, they are fetched into a private directory: nothing on the host changes.
 /// </summary>
 internal sealed partial class DebianPackages
 {
@@ -26,9 +26,11 @@ internal sealed partial class DebianPackages
 
     /// <param name="privateDirectory">Where a private apt state may live.</param>
     /// <param name="progress">Who hears about it.</param>
-    public DebianPackages(string privateDirectory, IGuestProgress progress) => (_privateDirectory, _progress) = (privateDirectory, progress);
+    public DebianPackages(string privateDirectory, IGuestProgress progress) =>
+        (_privateDirectory, _progress) = (privateDirectory, progress);
 
-    [GeneratedRegex(@"^(?<name>linux-image-[0-9][a-z0-9.+~-]*-cloud-amd64)\b", RegexOptions.CultureInvariant | RegexOptions.NonBacktracking)]
+    [GeneratedRegex(@"^(?<name>linux-image-[0-9][a-z0-9.+~-]*-cloud-amd64)\b",
+        RegexOptions.CultureInvariant | RegexOptions.NonBacktracking)]
     private static partial Regex VersionedKernel();
 
     /// <exception cref="GuestException">This is no Debian.</exception>
@@ -61,13 +63,15 @@ internal sealed partial class DebianPackages
             await UsePrivateStateAsync(cancel);
             package = await TryShowAsync(name, cancel);
         }
-        return package ?? throw new GuestException($"apt knows no package {name}: is this Debian, with 'main' in its sources? {OtherHosts}");
+        return package ?? throw new GuestException(
+            $"apt knows no package {name}: is this Debian, with 'main' in its sources? {OtherHosts}");
     }
 
     /// <summary>Fetches packages into a directory and checks each against the index.</summary>
     /// <returns>The .deb files, in the order of the packages.</returns>
     public async Task<IReadOnlyList<string>> DownloadAsync(
-        Func<Task<IReadOnlyList<DebianPackage>>> resolve, string directory, Action<IReadOnlyList<DebianPackage>> resolved, CancellationToken cancel)
+        Func<Task<IReadOnlyList<DebianPackage>>> resolve, string directory, Action<IReadOnlyList<DebianPackage>> resolved,
+        CancellationToken cancel)
     {
         var packages = await resolve();
         var fault = await TryDownloadAsync(packages, directory, cancel);

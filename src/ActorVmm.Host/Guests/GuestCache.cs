@@ -12,8 +12,8 @@ public sealed record DebianGuest(
     string KernelPath, string KernelRelease, string BusyboxPath, string ModulesDirectory, IReadOnlyList<GuestPackage> Packages);
 
 /// <summary>
-/// The guests of the demo and of the tests: fetched from Debian by package name on first use, verified by SHA-256 on every use, fetched again
-/// where something is damaged, and needing no network otherwise. Processes may use one cache at the same time.
+/// The guests of the demo and of the tests: fetched from Debian by package name on first use, verified by SHA-256 on every use, fetched
+/// again where something is damaged, and needing no network otherwise. Processes may use one cache at the same time.
 /// </summary>
 public sealed class GuestCache
 {
@@ -48,7 +48,9 @@ public sealed class GuestCache
             // XDG base directory specification: a relative path there is invalid and is ignored.
             var xdg = Environment.GetEnvironmentVariable("XDG_CACHE_HOME");
             var home = Environment.GetFolderPath(Environment.SpecialFolder.UserProfile, Environment.SpecialFolderOption.DoNotVerify);
-            var cache = !string.IsNullOrEmpty(xdg) && Path.IsPathRooted(xdg) ? xdg : Path.Combine(home.Length > 0 ? home : "/tmp", ".cache");
+            var cache = !string.IsNullOrEmpty(xdg) && Path.IsPathRooted(xdg)
+                ? xdg
+                : Path.Combine(home.Length > 0 ? home : "/tmp", ".cache");
             return Path.Combine(cache, "actorvmm");
         }
     }
@@ -73,7 +75,8 @@ public sealed class GuestCache
         }
         catch (Exception cannot) when (cannot is IOException or UnauthorizedAccessException)
         {
-            throw new GuestException($"the guest cache {_root} cannot be used: {cannot.Message} (XDG_CACHE_HOME chooses another place)", cannot);
+            throw new GuestException($"the guest cache {_root} cannot be used: {cannot.Message} (XDG_CACHE_HOME chooses another place)",
+                cannot);
         }
     }
 
@@ -107,7 +110,8 @@ public sealed class GuestCache
                 return null;
         }
         var modules = Path.Combine(directory, "modules");
-        return new(Path.Combine(directory, "vmlinuz"), manifest.KernelRelease, Path.Combine(directory, "busybox"), modules, manifest.Packages);
+        return new(Path.Combine(directory, "vmlinuz"), manifest.KernelRelease, Path.Combine(directory, "busybox"), modules,
+            manifest.Packages);
     }
 
     private async Task FetchAsync(CancellationToken cancel)

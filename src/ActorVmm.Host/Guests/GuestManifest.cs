@@ -11,7 +11,8 @@ namespace ActorVmm.Host.Guests;
 public sealed record GuestPackage(string Name, string Version, string Sha256);
 
 /// <summary>What is in the cache: packages with versions, and the SHA-256 of every file.</summary>
-internal sealed record GuestManifest(int Format, string KernelRelease, IReadOnlyList<GuestPackage> Packages, SortedDictionary<string, string> Files)
+internal sealed record GuestManifest(int Format, string KernelRelease, IReadOnlyList<GuestPackage> Packages,
+    SortedDictionary<string, string> Files)
 {
     public const int CurrentFormat = 1;
     public const string FileName = "manifest.json";
@@ -22,7 +23,8 @@ internal sealed record GuestManifest(int Format, string KernelRelease, IReadOnly
         {
             await using var file = File.OpenRead(Path.Combine(directory, FileName));
             var manifest = await JsonSerializer.DeserializeAsync(file, ManifestJson.Default.GuestManifest, cancel);
-            return manifest is { Format: CurrentFormat, KernelRelease.Length: > 0, Packages.Count: > 0, Files.Count: > 0 } ? manifest : null;
+            return manifest is { Format: CurrentFormat, KernelRelease.Length: > 0, Packages.Count: > 0, Files.Count: > 0 }
+                ? manifest : null;
         }
         catch (Exception damaged) when (damaged is IOException or UnauthorizedAccessException or JsonException)
         {

@@ -7,8 +7,8 @@ using ZstdSharp;
 namespace ActorVmm.Host.Guests;
 
 /// <summary>
-/// The modules of one kernel. A Debian package carries no <c>modules.dep</c> (depmod writes it at installation), so the dependencies are read
-/// from the modules themselves where that file is missing.
+/// The modules of one kernel. A Debian package carries no <c>modules.dep</c> (depmod writes it at installation), so the dependencies are
+/// read from the modules themselves where that file is missing.
 /// </summary>
 internal sealed class KernelModules
 {
@@ -38,7 +38,9 @@ internal sealed class KernelModules
 
     public string? FileOf(string name) => _files.GetValueOrDefault(Canonical(name));
 
-    /// <summary>The wanted modules with all they depend on, each after what it needs. What the kernel has built in is not there and is left out.</summary>
+    /// <summary>
+    /// The wanted modules with all they depend on, each after what it needs. What the kernel has built in is not there and is left out.
+    /// </summary>
     public IReadOnlyList<string> InLoadOrder(IEnumerable<string> wanted)
     {
         var order = new List<string>();
@@ -84,7 +86,9 @@ internal sealed class KernelModules
         return image.ToArray();
     }
 
-    /// <summary>A field of the <c>.modinfo</c> section (strings <c>key=value</c>, each with a terminating zero); empty where there is none.</summary>
+    /// <summary>
+    /// A field of the <c>.modinfo</c> section (strings <c>key=value</c>, each with a terminating zero); empty where there is none.
+    /// </summary>
     internal static string ModuleInfo(ReadOnlySpan<byte> elf, string key)
     {
         var section = Section(elf, ".modinfo"u8);

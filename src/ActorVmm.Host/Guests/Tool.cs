@@ -11,7 +11,8 @@ internal static class Tool
 
     /// <exception cref="GuestException">The program is not there.</exception>
     public static async Task<Result> RunAsync(
-        string program, IEnumerable<string> arguments, string? directory = null, Action<string>? onLine = null, CancellationToken cancel = default)
+        string program, IEnumerable<string> arguments, string? directory = null, Action<string>? onLine = null,
+        CancellationToken cancel = default)
     {
         var start = new ProcessStartInfo(program, arguments)
         {

@@ -5,8 +5,7 @@ namespace ActorVmm.Host.Hypervisors;
 
 /// <summary>
 /// Remembers what a hypervisor's probe found, per boot of the host and per build of the hypervisor: the probe takes a second, and its
-/// answer
-/// changes only when the kernel or we do. Whatever is wrong with the file, the probe is run again.
+/// answer changes only when the kernel or we do. Whatever is wrong with the file, the probe is run again.
 /// </summary>
 public sealed class ProbeCache
 {

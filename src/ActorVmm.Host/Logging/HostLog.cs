@@ -25,7 +25,8 @@ internal static class HostLog
         {
             configuration.WriteTo.Console(
                 restrictedToMinimumLevel: consoleLevel,
-                outputTemplate: "{Timestamp:HH:mm:ss.fff} {Level:u3} {ActorPath}{Message:lj}" + (rawTerminal ? "\r" : "") + "{NewLine}{Exception}",
+                outputTemplate: "{Timestamp:HH:mm:ss.fff} {Level:u3} {ActorPath}{Message:lj}" + (rawTerminal ? "\r" : "")
+                    + "{NewLine}{Exception}",
                 standardErrorFromLevel: LogEventLevel.Verbose);
         }
         if (settings is { File: { } file, FileLevel: { } fileLevel })
@@ -55,7 +56,9 @@ internal static class HostLog
     };
 }
 
-/// <summary>Adds <c>ActorPath</c> (<c>/user/host/vm/bus</c>, and a space for templates) and <c>Vm</c> to events that come from an actor.</summary>
+/// <summary>
+/// Adds <c>ActorPath</c> (<c>/user/host/vm/bus</c>, and a space for templates) and <c>Vm</c> to events that come from an actor.
+/// </summary>
 internal sealed class ActorPathEnricher : ILogEventEnricher
 {
     private const string HostPath = "/user/host/";

@@ -10,12 +10,14 @@ namespace ActorVmm.Host.Logging;
 /// <param name="FileLevel">Least level in the file; null for none.</param>
 /// <param name="FileSizeLimitMib">Size at which a new file is begun.</param>
 /// <param name="RetainedFiles">How many files are kept.</param>
-public sealed record LoggingSettings(LogEventLevel? ConsoleLevel, string? File, LogEventLevel? FileLevel, int FileSizeLimitMib, int RetainedFiles)
+public sealed record LoggingSettings(LogEventLevel? ConsoleLevel, string? File, LogEventLevel? FileLevel, int FileSizeLimitMib,
+    int RetainedFiles)
 {
     private const string Section = "actorvmm.logging";
 
     /// <summary>What holds where no file says otherwise; the shipped akka.hocon says the same (there is a test).</summary>
-    public static LoggingSettings Default { get; } = new(LogEventLevel.Warning, File: null, LogEventLevel.Debug, FileSizeLimitMib: 64, RetainedFiles: 4);
+    public static LoggingSettings Default { get; } = new(LogEventLevel.Warning, File: null, LogEventLevel.Debug, FileSizeLimitMib: 64,
+        RetainedFiles: 4);
 
     /// <summary>Reads the section; a missing key keeps its default.</summary>
     /// <exception cref="ConfigurationException">A value is not allowed; the message names key, value and what is.</exception>

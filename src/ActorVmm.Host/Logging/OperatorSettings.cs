@@ -10,7 +10,9 @@ public static class OperatorSettings
 
     /// <summary>The file in use: what <see cref="Variable"/> names, else the one beside the program.</summary>
     public static string FilePath =>
-        Environment.GetEnvironmentVariable(Variable) is { Length: > 0 } named ? named : Path.Combine(AppContext.BaseDirectory, "akka.hocon");
+        Environment.GetEnvironmentVariable(Variable) is { Length: > 0 } named
+            ? named
+            : Path.Combine(AppContext.BaseDirectory, "akka.hocon");
 
     /// <summary>Reads the file.</summary>
     /// <exception cref="ConfigurationException">It cannot be read or is no HOCON; the message names it.</exception>
@@ -25,7 +27,8 @@ public static class OperatorSettings
         {
             throw new ConfigurationException($"{path} cannot be read: {cannot.Message} ({Variable} names another file)", cannot);
         }
-        catch (Exception wrong) when (wrong is FormatException or ConfigurationException or InvalidOperationException or NullReferenceException)
+        catch (Exception wrong)
+            when (wrong is FormatException or ConfigurationException or InvalidOperationException or NullReferenceException)
         {
             throw new ConfigurationException($"{path} is not HOCON: {wrong.Message}", wrong);
         }

@@ -13,8 +13,8 @@ internal enum EscapeRequest
 }
 
 /// <summary>
-/// Takes our own key sequences out of what is typed: Ctrl-A X leaves, Ctrl-A H helps, Ctrl-A Ctrl-A or Ctrl-A A is one Ctrl-A for the guest.
-/// Ctrl-A with any other key goes to the guest as both keys: nothing typed is lost.
+/// Takes our own key sequences out of what is typed: Ctrl-A X leaves, Ctrl-A H helps, Ctrl-A Ctrl-A or Ctrl-A A is one Ctrl-A for the
+/// guest. Ctrl-A with any other key goes to the guest as both keys: nothing typed is lost.
 /// </summary>
 internal sealed class EscapeKeys
 {

@@ -1,6 +1,8 @@
 namespace ActorVmm.Host.Terminal;
 
-/// <summary>Reads a descriptor with plain read(2) on a thread of its own (epoll refuses files and <c>/dev/null</c>) and feeds the guest.</summary>
+/// <summary>
+/// Reads a descriptor with plain read(2) on a thread of its own (epoll refuses files and <c>/dev/null</c>) and feeds the guest.
+/// </summary>
 internal sealed class InputPump
 {
     /// <summary>Ctrl-D: what a terminal's user would press at the end, so that the guest's shell ends.</summary>

@@ -27,7 +27,8 @@ internal struct Termios
     public readonly Termios Raw()
     {
         const uint IgnBrk = 0x1, BrkInt = 0x2, ParMrk = 0x8, IStrip = 0x20, InLcr = 0x40, IgnCr = 0x80, ICrNl = 0x100, IxOn = 0x400;
-        const uint OPost = 0x1, ISig = 0x1, ICanon = 0x2, Echo = 0x8, EchoNl = 0x40, IExten = 0x8000, CSize = 0x30, ParEnb = 0x100, Cs8 = 0x30;
+        const uint OPost = 0x1, ISig = 0x1, ICanon = 0x2, Echo = 0x8, EchoNl = 0x40, IExten = 0x8000, CSize = 0x30, ParEnb = 0x100,
+            Cs8 = 0x30;
         const int VTime = 5, VMin = 6;
         var raw = this;
         raw.InputFlags &= ~(IgnBrk | BrkInt | ParMrk | IStrip | InLcr | IgnCr | ICrNl | IxOn);
@@ -96,7 +97,8 @@ internal static partial class Libc
     public static bool IsTerminal(int fd) => IsATty(fd) == 1;
 
     /// <summary>Rows and columns of a terminal, or null where it has none.</summary>
-    public static WindowSize? SizeOf(int fd) => Ioctl(fd, GetWindowSize, out var size) == 0 && size is { Rows: > 0, Columns: > 0 } ? size : null;
+    public static WindowSize? SizeOf(int fd) =>
+        Ioctl(fd, GetWindowSize, out var size) == 0 && size is { Rows: > 0, Columns: > 0 } ? size : null;
 
     /// <summary>Reads at least one byte, waiting for it; 0 at the end of the input, -1 on an error.</summary>
     public static unsafe int Read(int fd, Span<byte> into)

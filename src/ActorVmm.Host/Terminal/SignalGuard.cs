@@ -3,8 +3,9 @@ using System.Runtime.InteropServices;
 namespace ActorVmm.Host.Terminal;
 
 /// <summary>
-/// While a VM runs: signals that end us stop the VM first, and whatever happens the terminal is put back. SIGINT, SIGTERM, SIGHUP and SIGQUIT
-/// end the run with exit status 128 + n; a second one ends the process at once. SIGTSTP puts the terminal back before the process stops.
+/// While a VM runs: signals that end us stop the VM first, and whatever happens the terminal is put back. SIGINT, SIGTERM, SIGHUP and
+/// SIGQUIT end the run with exit status 128 + n; a second one ends the process at once. SIGTSTP puts the terminal back before the process
+/// stops.
 /// </summary>
 internal sealed class SignalGuard : IDisposable
 {
@@ -20,7 +21,8 @@ internal sealed class SignalGuard : IDisposable
     public SignalGuard(TerminalMode? terminal, Action stop, Action<int> exit)
     {
         (_terminal, _stop, _exit) = (terminal, stop, exit);
-        foreach (var signal in (ReadOnlySpan<PosixSignal>)[PosixSignal.SIGINT, PosixSignal.SIGTERM, PosixSignal.SIGHUP, PosixSignal.SIGQUIT])
+        foreach (var signal in (ReadOnlySpan<PosixSignal>)[PosixSignal.SIGINT, PosixSignal.SIGTERM, PosixSignal.SIGHUP,
+            PosixSignal.SIGQUIT])
             _registrations.Add(PosixSignalRegistration.Create(signal, OnEnding));
         if (terminal is not null && !OperatingSystem.IsWindows()) // the check is for the analyzer
         {

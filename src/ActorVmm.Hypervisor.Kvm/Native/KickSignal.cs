@@ -19,8 +19,7 @@ internal static unsafe class KickSignal
     [ThreadStatic] private static ulong t_runMask;
 
     // A kick may race with the end of its thread, and the number be given to a thread that does not block the signal. Ignored there, it
-    // does
-    // no harm; a thread that blocks it still gets it, because the kernel never ignores a blocked signal.
+    // does no harm; a thread that blocks it still gets it, because the kernel never ignores a blocked signal.
     private static readonly nint s_previous = Libc.Signal(Number, SIG_IGN);
 
     /// <summary>Blocks the signal in this thread and returns the thread's number; cheap after the first time.</summary>

@@ -15,7 +15,8 @@ internal static class KvmError
     /// <summary>What a person can do about an error of /dev/kvm, or null.</summary>
     public static string? Advice(int errno) => errno switch
     {
-        Libc.ENOENT => "this host offers no KVM: load kvm_intel or kvm_amd, enable virtualization in the firmware, or use --hypervisor soft",
+        Libc.ENOENT =>
+            "this host offers no KVM: load kvm_intel or kvm_amd, enable virtualization in the firmware, or use --hypervisor soft",
         Libc.ENXIO or Libc.ENODEV => "the KVM module is loaded but the processor offers no virtualization; use --hypervisor soft",
         Libc.EACCES or Libc.EPERM => "add the user to the group that owns /dev/kvm (usually kvm), or use --hypervisor soft",
         Libc.EBUSY => "another hypervisor holds the processor's virtualization; stop it, or use --hypervisor soft",

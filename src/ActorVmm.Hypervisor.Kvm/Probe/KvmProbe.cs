@@ -104,7 +104,8 @@ internal sealed class KvmProbe
         var broken = _items.Where(item => !item.Works && s_needed.Contains(item.Name)).Select(item => item.Name).ToArray();
         return broken.Length == 0
             ? new ProbeReport(_hypervisor.Name, true, _items, "KVM works: every check that Linux needs passed")
-            : new ProbeReport(_hypervisor.Name, false, _items, $"KVM is present but cannot run Linux user space ({string.Join(", ", broken)}): "
+            : new ProbeReport(_hypervisor.Name, false, _items,
+                $"KVM is present but cannot run Linux user space ({string.Join(", ", broken)}): "
                 + "use --hypervisor soft, or a host with hardware virtualization");
     }
 

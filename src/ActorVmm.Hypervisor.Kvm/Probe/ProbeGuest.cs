@@ -61,7 +61,8 @@ internal sealed class ProbeGuest : IDisposable
     public void Gate(byte vector, ulong target, int dpl = 0)
     {
         var at = new GuestAddress(Idt + ((ulong)vector * 16));
-        _memory.TryWrite(at, (target & 0xFFFF) | ((ulong)KernelCode << 16) | ((0x8EUL | ((ulong)dpl << 5)) << 40) | ((target >> 16 & 0xFFFF) << 48));
+        _memory.TryWrite(at,
+            (target & 0xFFFF) | ((ulong)KernelCode << 16) | ((0x8EUL | ((ulong)dpl << 5)) << 40) | ((target >> 16 & 0xFFFF) << 48));
     }
 
     /// <summary>Runs vCPU 0 from <see cref="Program"/>; the others wait for its IPIs.</summary>

@@ -6,7 +6,8 @@ namespace ActorVmm.Hypervisor.Soft.Cpu;
 /// </summary>
 internal sealed unsafe partial class SoftCpu
 {
-    private readonly ulong[] _log = new ulong[64];
+    /// <summary>The longest instruction on MMIO (FXSAVE, ENTER with 31 levels) makes under a hundred accesses, page crossings by the byte included.</summary>
+    private readonly ulong[] _log = new ulong[256];
     private int _logCount;
     private int _logNext;
     private bool _logWanted;

@@ -1,4 +1,3 @@
-using ActorVmm.Host.Descriptions;
 using ActorVmm.Hypervisor.Kvm;
 
 namespace ActorVmm.Host.Tests.Descriptions;

@@ -3,7 +3,9 @@ using ActorVmm.Host.Descriptions;
 
 namespace ActorVmm.Host.Tests.Descriptions;
 
-/// <summary>vmm-reference's own tests of its command line and configuration, under their names (vmm-reference 4B), where they apply.</summary>
+/// <summary>
+/// vmm-reference's own tests of its command line and configuration, under their names (vmm-reference 4B), where they apply.
+/// </summary>
 public sealed class RunFlagsTests : IDisposable
 {
     private readonly TemporaryDirectory _here = new();

@@ -6,12 +6,14 @@ using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Host.Tests.Terminal;
 
-/// <summary>The program under test of the terminal tests: the real runner around the echo guest, on this process's own descriptors.</summary>
+/// <summary>
+/// The program under test of the terminal tests: the real runner around the echo guest, on this process's own descriptors.
+/// </summary>
 internal static class TerminalProgram
 {
     /// <param name="arguments">
-    /// <c>run</c>, and then any of <c>deaf</c> (the guest does not stop) and <c>virtual</c>; <c>fetch</c>, which never ends; <c>akka</c>, which starts
-    /// and ends an actor system that logs everything.
+    /// <c>run</c>, and then any of <c>deaf</c> (the guest does not stop) and <c>virtual</c>; <c>fetch</c>, which never ends; <c>akka</c>,
+    /// which starts and ends an actor system that logs everything.
     /// </param>
     public static Task<int> RunAsync(string[] arguments)
     {

@@ -5,7 +5,9 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace ActorVmm.Hypervisor.Soft.Tests.SystemSide;
 
-/// <summary>System instructions through the decoder and the run loop, in the modes that the shared conformance suite does not enter.</summary>
+/// <summary>
+/// System instructions through the decoder and the run loop, in the modes that the shared conformance suite does not enter.
+/// </summary>
 public sealed unsafe class GuestTests : IDisposable
 {
     private const ulong Results = 0x7_0000;

@@ -7,7 +7,7 @@ using ActorVmm.Testing.Guests;
 
 namespace ActorVmm.Testing.Actors;
 
-/// <summary>What one vCPU of an <see cref="ExitRig"/> has: its access, and a serial port both behind the bus and to be called directly.</summary>
+/// <summary>What one vCPU of an <see cref="ExitRig"/> has: its access, a serial port behind the bus, and one to be called directly.</summary>
 public sealed class ExitLane
 {
     private readonly CallerRunsContext _context = new(static () => false);
@@ -89,7 +89,8 @@ public sealed class ExitLane
 
     private void Finish(VcpuExit exit)
     {
-        if (!_access.IsDone || _access.Outcome != AccessOutcome.Answered) throw new InvalidOperationException($"not served inline: {_access.Outcome}");
+        if (!_access.IsDone || _access.Outcome != AccessOutcome.Answered)
+            throw new InvalidOperationException($"not served inline: {_access.Outcome}");
         if (!_access.IsWrite) exit.Data = _access.Data;
     }
 }

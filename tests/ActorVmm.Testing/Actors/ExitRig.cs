@@ -71,7 +71,8 @@ public sealed class ExitRig : IDisposable
 
     public void Dispose() => _system.Terminate().GetAwaiter().GetResult();
 
-    private void Begin(VcpuExitKind kind, ulong address, ulong data) => (_exit.Kind, _exit.Address, _exit.Size, _exit.Data) = (kind, address, 1, data);
+    private void Begin(VcpuExitKind kind, ulong address, ulong data) =>
+        (_exit.Kind, _exit.Address, _exit.Size, _exit.Data) = (kind, address, 1, data);
 
     private sealed class Root : UntypedActor
     {
@@ -91,9 +92,11 @@ public sealed class ExitRig : IDisposable
             var name = $"serial{number}";
             var slot = new DeviceSlot(name, new EffectBuffer(new NoTarget()), new AlarmClock(new StillClock()));
             var props = SerialActor.Props(slot, new Checkpoint<SerialState>(), new SerialInput(new NoInput()), SerialPort.Com1Irq);
-            var device = Context.ActorOf(props.WithDispatcher(ActorSettings.CallerRunsDispatcher).WithMailbox(ActorSettings.ExitMailbox), name);
-            var routee = new DeviceRoutee(
-                device, AddressRange.Ports(ExitLane.PortOf(number), SerialPort.PortCount), AddressRange.Mmio(ExitLane.MmioOf(number), SerialPort.PortCount));
+            props = props.WithDispatcher(ActorSettings.CallerRunsDispatcher).WithMailbox(ActorSettings.ExitMailbox);
+            var device = Context.ActorOf(props, name);
+            var ports = AddressRange.Ports(ExitLane.PortOf(number), SerialPort.PortCount);
+            var mmio = AddressRange.Mmio(ExitLane.MmioOf(number), SerialPort.PortCount);
+            var routee = new DeviceRoutee(device, ports, mmio);
             bus.Tell(new AddRoutee(routee));
             var direct = new SerialPort(new NoLine(), new NoSink(), new MachineTime(new StillClock()));
             return new ExitLane(number, bus, device, Self, AddressTable.Build([routee], AddressTable.Empty), direct);

@@ -141,7 +141,9 @@ public sealed class ScriptedMachine : IMachine, IMachineClock
         lock (Sync) _now++;
     }
 
-    /// <summary>Nothing to execute: under virtual time the clock jumps to the next alarm, otherwise the thread waits. The lock is held.</summary>
+    /// <summary>
+    /// Nothing to execute: under virtual time the clock jumps to the next alarm, otherwise the thread waits. The lock is held.
+    /// </summary>
     internal void Idle(ScriptedVcpu vcpu)
     {
         if (Mode == ClockMode.Virtual && vcpu.Id == 0 && _alarm != ulong.MaxValue) _now = Math.Max(_now, _alarm);

@@ -105,6 +105,7 @@ public sealed class ScriptedVcpu : IVcpu
     public VcpuState GetState() => ScriptedState.Of(_stay switch
     {
         WaitsForInit => VcpuActivity.WaitForInit,
+        VcpuExitKind.None when Id != 0 && _guest is null => VcpuActivity.WaitForInit, // as at reset
         VcpuExitKind.Halted or WaitsForInterrupt => VcpuActivity.Halted,
         _ => VcpuActivity.Running,
     }, interruptsOn: _stay != VcpuExitKind.Halted);

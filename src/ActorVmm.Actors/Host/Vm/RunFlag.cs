@@ -1,6 +1,8 @@
 namespace ActorVmm.Actors.Host.Vm;
 
-/// <summary>Set by the device (on a vCPU's thread) that ends the run: no vCPU of the machine enters the guest again after that exit.</summary>
+/// <summary>
+/// Set by the device (on a vCPU's thread) that ends the run: no vCPU of the machine enters the guest again after that exit.
+/// </summary>
 public sealed class RunFlag
 {
     private volatile bool _ending;

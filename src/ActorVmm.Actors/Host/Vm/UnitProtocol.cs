@@ -1,8 +1,8 @@
 namespace ActorVmm.Actors.Host.Vm;
 
 /// <summary>
-/// What every unit of a VM answers: vCPUs, devices, bus, event loop. Commands are answered by <see cref="Done"/> (or the record named there)
-/// to the sender; <see cref="Inspect"/> is answered in every state.
+/// What every unit of a VM answers: vCPUs, devices, bus, event loop. Commands are answered by <see cref="Done"/> (or the record named
+/// there) to the sender; <see cref="Inspect"/> is answered in every state.
 /// </summary>
 public static class UnitProtocol
 {
@@ -41,7 +41,8 @@ public static class UnitProtocol
 public sealed record InspectNode(string Name, IReadOnlyDictionary<string, string> Values, IReadOnlyList<InspectNode>? Children = null)
 {
     /// <summary>A unit that did not answer in time.</summary>
-    public static InspectNode Unresolved(string name) => new(name, new Dictionary<string, string>(StringComparer.Ordinal) { ["state"] = "unresolved" });
+    public static InspectNode Unresolved(string name) =>
+        new(name, new Dictionary<string, string>(StringComparer.Ordinal) { ["state"] = "unresolved" });
 
     /// <summary>The tree as indented lines.</summary>
     public override string ToString()

@@ -82,7 +82,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     }
 
     /// <inheritdoc/>
-    protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(maxNrOfRetries: 0, withinTimeMilliseconds: 0, cause =>
+    protected override SupervisorStrategy SupervisorStrategy() =>
+        new OneForOneStrategy(maxNrOfRetries: 0, withinTimeMilliseconds: 0, cause =>
     {
         // Bus, devices, vcpus, events hold what cannot be rebuilt under a running guest. What can be restarted is below them.
         _flag.Ending = true;
@@ -112,7 +113,9 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
             case DevicesProtocol.Ready ready: OnDevicesReady(ready.Devices); break;
             case Routees: OnBusReady(); break;
             case UnitProtocol.Done: OnUnitStarted(); break;
-            case DevicesProtocol.GaveUp broken: BeginStop(StopReason.Failed, $"{broken.Device} cannot be made: {broken.Cause.GetBaseException().Message}"); break;
+            case DevicesProtocol.GaveUp broken:
+                BeginStop(StopReason.Failed, $"{broken.Device} cannot be made: {broken.Cause.GetBaseException().Message}");
+                break;
             default: Interim(message); break;
         }
     }
@@ -148,7 +151,9 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
                 if (_awaited.Remove(paused.Vcpu) && _awaited.Count == 0) Proceed();
                 break;
             case VcpuProtocol.StateIs state: OnStateWhileHaltCheck(state); break;
-            case ControlOverdue: BeginStop(StopReason.Failed, $"vCPU {string.Join(", ", _awaited)} did not {_state} within {_settings.ControlDeadline}"); break;
+            case ControlOverdue:
+                BeginStop(StopReason.Failed, $"vCPU {string.Join(", ", _awaited)} did not {_state} within {_settings.ControlDeadline}");
+                break;
             default: Interim(message); break;
         }
     }
@@ -229,9 +234,11 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         }
 
         _deviceCount = units.Count;
-        _bus = Context.ActorOf(new BusGroup(new BusPorts(_run.ExitHandler, _log), Akka.Dispatch.Dispatchers.DefaultDispatcherId).Props(), BusGroup.ActorName);
+        _bus = Context.ActorOf(new BusGroup(new BusPorts(_run.ExitHandler, _log), Akka.Dispatch.Dispatchers.DefaultDispatcherId).Props(),
+            BusGroup.ActorName);
         _devices = Context.ActorOf(
-            DevicesSupervisor.Props(units, _bus, _settings).WithDispatcher(ActorSettings.CallerRunsDispatcher).WithMailbox(ActorSettings.ExitMailbox),
+            DevicesSupervisor.Props(units, _bus, _settings)
+                .WithDispatcher(ActorSettings.CallerRunsDispatcher).WithMailbox(ActorSettings.ExitMailbox),
             "devices");
         _devices.Tell(UnitProtocol.Start.Instance);
         EnterState("starting", Starting);
@@ -247,7 +254,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void OnDevicesReady(IReadOnlyDictionary<string, IActorRef> devices)
     {
         _serial = devices["serial0"];
-        Await(devices.Count, then: () => _bus.Tell(new GetRoutees())); // behind the devices' own entries: its answer says that the table is complete
+        // Behind the devices' own entries: its answer says that the table is complete.
+        Await(devices.Count, then: () => _bus.Tell(new GetRoutees()));
     }
 
     private void OnBusReady()
@@ -321,6 +329,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 
     // ---- Every vCPU halted?
 
+    private bool _someoneLives;
+
     /// <summary>
     /// One vCPU that halts with interrupts off may still be woken by another (INIT, NMI). It is the end where no other can: only with all
     /// of them out of the guest is that a fact and not a race.
@@ -333,6 +343,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 
     private void AskActivities()
     {
+        _someoneLives = false;
         foreach (var vcpu in _parts!.Machine.Vcpus) _awaited.Add(vcpu.Id);
         StartDeadline();
         _vcpus.Tell(VcpuProtocol.GetState.Instance);
@@ -341,16 +352,13 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void OnStateWhileHaltCheck(VcpuProtocol.StateIs answer)
     {
         if (!string.Equals(_state, "checking", StringComparison.Ordinal)) return;
-        if (answer.AwaitsReply || !IsDead(answer.State))
-        {
-            StopDeadline();
-            BecomeRunning(); // late answers of the others are dropped there
-            return;
-        }
-
-        if (!_awaited.Remove(answer.Vcpu) || _awaited.Count > 0) return;
+        // All of them are waited for, although one that lives decides: an answer left over would meddle with the next check.
+        if (!_awaited.Remove(answer.Vcpu)) return;
+        _someoneLives |= answer.AwaitsReply || !IsDead(answer.State);
+        if (_awaited.Count > 0) return;
         StopDeadline();
-        BeginEnd(StopReason.Halted, "every vCPU halted with interrupts off");
+        if (_someoneLives) BecomeRunning();
+        else BeginEnd(StopReason.Halted, "every vCPU halted with interrupts off");
     }
 
     private static bool IsDead(Hypervisor.VcpuState state)
@@ -440,7 +448,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
                 _log.Error("{0} is unplugged from {1}; the VM goes on", gaveUp.Device, _run.Spec.Name);
                 break;
             default:
-                _log.Error("{0} is paused because {1} failed too often ({2}); resume it to try again", _run.Spec.Name, gaveUp.Device, gaveUp.Cause.Message);
+                _log.Error("{0} is paused because {1} failed too often ({2}); resume it to try again", _run.Spec.Name,
+                    gaveUp.Device, gaveUp.Cause.Message);
                 if (!string.Equals(_state, "paused", StringComparison.Ordinal)) Quiesce("pausing", () => BecomePaused(done: null));
                 break;
         }
@@ -486,7 +495,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void Abandon()
     {
         _run.Outcome = new VmOutcome(
-            StopReason.Failed, $"a unit of {_run.Spec.Name} did not stop within {_settings.ControlDeadline}; its memory is kept", _retiredBefore);
+            StopReason.Failed, $"a unit of {_run.Spec.Name} did not stop within {_settings.ControlDeadline}; its memory is kept",
+            _retiredBefore);
         _log.Error(_run.Outcome!.Detail);
         _run.Finish(_log);
     }

@@ -8,7 +8,9 @@ internal static class VmProtocol
     /// <summary>Command: power loss.</summary>
     public sealed record Stop { public static readonly Stop Instance = new(); }
 
-    /// <summary>Command; <paramref name="Done"/> completes when no vCPU runs and the clock stands, and faults where the VM ends instead.</summary>
+    /// <summary>
+    /// Command; <paramref name="Done"/> completes when no vCPU runs and the clock stands, and faults where the VM ends instead.
+    /// </summary>
     public sealed record Pause(TaskCompletionSource Done);
 
     /// <summary>Command; <paramref name="Done"/> completes when the vCPUs have been let go, and faults where the VM ends instead.</summary>

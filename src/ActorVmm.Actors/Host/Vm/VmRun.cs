@@ -11,7 +11,8 @@ internal delegate DeviceUnit DeviceFactory(DeviceParts parts);
 /// One VM's run as its starter sees it: what was asked, and the two promises. It outlives the VM actor, whatever way that ends.
 /// </summary>
 internal sealed class VmRun(
-    VmSpec spec, IHypervisor hypervisor, VmConsole console, IExitHandler? exitHandler, IGuestLoader loader, IReadOnlyList<DeviceFactory> devices)
+    VmSpec spec, IHypervisor hypervisor, VmConsole console, IExitHandler? exitHandler, IGuestLoader loader,
+    IReadOnlyList<DeviceFactory> devices)
 {
     private readonly Lock _lock = new();
     private readonly TaskCompletionSource<VmOutcome> _completion = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -70,8 +71,10 @@ internal sealed class VmRun(
         Outcome = new VmOutcome(StopReason.Failed, "the VM's actor ended without a word", 0);
         var outcome = Outcome!;
         Started.TrySetException(new HypervisorException(outcome.Detail));
-        if (!_completion.TrySetResult(outcome)) return;
+        if (_completion.Task.IsCompleted) return;
+        // Told first: whoever waits for the completion may rely on the handler having heard.
         try { ExitHandler?.OnStopped(outcome); }
         catch (Exception cause) { log.Error(cause, "the exit handler of {0} failed in OnStopped", Spec.Name); }
+        _completion.TrySetResult(outcome);
     }
 }

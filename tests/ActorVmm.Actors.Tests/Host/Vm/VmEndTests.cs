@@ -118,13 +118,20 @@ public sealed class VmEndTests
     [Fact]
     public async Task Halting_is_the_end_only_when_every_vcpu_has()
     {
-        static IEnumerator<VcpuExitKind> Boot(ScriptedVcpu cpu)
+        // The others halt only once the first is inside: a check before that would find it on its way in, and let it go unnoticed.
+        using var inside = new ManualResetEventSlim();
+        IEnumerator<VcpuExitKind> Boot(ScriptedVcpu cpu)
         {
+            inside.Set();
             yield return cpu.WaitForInterrupt();
             yield return cpu.HaltForever();
         }
 
-        static IEnumerator<VcpuExitKind> Other(ScriptedVcpu cpu) { yield return cpu.HaltForever(); }
+        IEnumerator<VcpuExitKind> Other(ScriptedVcpu cpu)
+        {
+            inside.Wait(VmFixture.Patience);
+            yield return cpu.HaltForever();
+        }
 
         await using var fixture = new VmFixture();
         var hypervisor = new ScriptedHypervisor(Boot, Other);

@@ -50,7 +50,8 @@ public sealed class AddressTable
         foreach (var current in ranges.OrderBy(entry => entry.Range.IsPort).ThenBy(entry => entry.Range.Start))
         {
             if (!current.Range.IsValid)
-                throw new ArgumentException($"{current.Device}: {current.Range} (length {current.Range.Length}) is not inside its address space");
+                throw new ArgumentException(
+                    $"{current.Device}: {current.Range} (length {current.Range.Length}) is not inside its address space");
             if (before is { } last && last.Range.Overlaps(current.Range))
                 throw new ArgumentException($"{current.Device}: {current.Range} overlaps {last.Range} of {last.Device}");
             before = current;

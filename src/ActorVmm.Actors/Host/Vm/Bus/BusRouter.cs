@@ -5,8 +5,8 @@ using Akka.Routing;
 namespace ActorVmm.Actors.Host.Vm.Bus;
 
 /// <summary>
-/// The bus: an Akka router whose routing logic is the address table. <see cref="Route(object, IActorRef)"/> runs on the vCPU's thread, so the bus adds a table
-/// look-up and no mailbox; adding and removing devices goes through the router actor, which also watches them.
+/// The bus: an Akka router whose routing logic is the address table. <see cref="Route(object, IActorRef)"/> runs on the vCPU's thread, so
+/// the bus adds a table look-up and no mailbox; adding and removing devices goes through the router actor, which also watches them.
 /// </summary>
 public sealed class BusRouter : Router
 {
@@ -50,8 +50,12 @@ public sealed class BusRouter : Router
         {
             case UnitProtocol.Inspect: sender.Tell(Inspect()); break;
             case UnitProtocol.Reset: ResetCounters(); sender.Tell(new UnitProtocol.Done(BusGroup.ActorName)); break;
-            case UnitProtocol.Start or UnitProtocol.Stop or UnitProtocol.Restore: sender.Tell(new UnitProtocol.Done(BusGroup.ActorName)); break;
-            case UnitProtocol.Save: sender.Tell(new UnitProtocol.Saved(BusGroup.ActorName, State: null)); break; // the table is made of devices
+            case UnitProtocol.Start or UnitProtocol.Stop or UnitProtocol.Restore:
+                sender.Tell(new UnitProtocol.Done(BusGroup.ActorName));
+                break;
+            case UnitProtocol.Save: // the table is made of devices
+                sender.Tell(new UnitProtocol.Saved(BusGroup.ActorName, State: null));
+                break;
             default: _ports.Log.Warning("the bus does not know {0}", message.GetType().Name); break;
         }
     }

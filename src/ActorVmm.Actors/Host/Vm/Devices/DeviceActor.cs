@@ -133,7 +133,8 @@ public abstract class DeviceActor<TState> : UntypedActor
             return;
         }
 
-        Sender.Tell(new UnitProtocol.Done(Slot.Name, $"a {restore.State?.GetType().Name ?? "missing state"} is not the state of {Slot.Name}"));
+        Sender.Tell(new UnitProtocol.Done(Slot.Name,
+            $"a {restore.State?.GetType().Name ?? "missing state"} is not the state of {Slot.Name}"));
     }
 
     private InspectNode Inspect()
@@ -229,7 +230,8 @@ public abstract class DeviceActor<TState> : UntypedActor
         Slot.LastError = $"effect: {Slot.Effects.LastFailure!.Message}";
         // A console that is gone fails for every byte: the log hears of the 1st, 2nd, 4th, 8th, ...
         if (BitOperations.IsPow2(Slot.Effects.FailureCount))
-            Log.Warning("an effect of {0} failed (so far {1}): {2}", Slot.Name, Slot.Effects.FailureCount, Slot.Effects.LastFailure.Message);
+            Log.Warning("an effect of {0} failed (so far {1}): {2}", Slot.Name, Slot.Effects.FailureCount,
+                Slot.Effects.LastFailure.Message);
     }
 
     /// <summary>Nudges a restarted device to handle what is owed although nobody else tells it anything.</summary>

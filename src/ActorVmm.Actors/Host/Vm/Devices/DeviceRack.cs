@@ -28,7 +28,8 @@ internal static class DeviceRack
             // Port 0x61 between the two is the interval timer's, inside the hypervisor.
             new("i8042", I8042Actor.Props(parts.Slot("i8042"), new()),
                 AddressRange.Ports(KeyboardController.BasePort, length: 1, KeyboardController.DataOffset),
-                AddressRange.Ports(KeyboardController.BasePort + (ushort)KeyboardController.CommandOffset, length: 1, KeyboardController.CommandOffset)),
+                AddressRange.Ports(KeyboardController.BasePort + (ushort)KeyboardController.CommandOffset, length: 1,
+                    KeyboardController.CommandOffset)),
             new("rtc", RtcActor.Props(parts.Slot("rtc"), new(), time),
                 AddressRange.Ports(CmosRtc.BasePort, length: 2)),
             new("power", PowerActor.Props(parts.Slot("power"), new(), time),

@@ -6,7 +6,8 @@ namespace ActorVmm.Actors.Host.Vm.Devices;
 
 /// <summary>One device to be put into a VM.</summary>
 /// <param name="Name">Its actor name below <c>devices</c>.</param>
-/// <param name="Props">Makes its actor; evaluated anew at each restart, so what outlives a restart is passed in, never built inside.</param>
+/// <param name="Props">Makes its actor; evaluated anew at each restart, so what outlives a restart is passed in, never built
+/// inside.</param>
 /// <param name="Ranges">Where it answers.</param>
 public sealed record DeviceUnit(string Name, Props Props, params IReadOnlyList<AddressRange> Ranges);
 

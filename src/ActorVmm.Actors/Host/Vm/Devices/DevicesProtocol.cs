@@ -5,7 +5,10 @@ namespace ActorVmm.Actors.Host.Vm.Devices;
 /// <summary>What <c>devices</c> says to its VM, and hears from it.</summary>
 public static class DevicesProtocol
 {
-    /// <summary>Answer to <see cref="UnitProtocol.Start"/>: these are the devices, and the bus has been told of each. Each says itself when it is ready.</summary>
+    /// <summary>
+    /// Answer to <see cref="UnitProtocol.Start"/>: these are the devices, and the bus has been told of each. Each says itself when it is
+    /// ready.
+    /// </summary>
     public sealed record Ready(IReadOnlyDictionary<string, IActorRef> Devices);
 
     /// <summary>Event: a device is over its limit of restarts; under the policy <c>pause</c> it waits for <see cref="Retry"/>.</summary>

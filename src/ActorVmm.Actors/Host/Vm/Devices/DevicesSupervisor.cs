@@ -29,7 +29,8 @@ public sealed class DevicesSupervisor : UntypedActor
         _bus = bus;
         _settings = settings;
         var vm = Context.Parent;
-        _strategy = new Strategy(settings.Supervision, Context.GetLogger(), (device, cause) => vm.Tell(new DevicesProtocol.GaveUp(device, cause)));
+        _strategy = new Strategy(settings.Supervision, Context.GetLogger(), (device, cause) =>
+            vm.Tell(new DevicesProtocol.GaveUp(device, cause)));
     }
 
     /// <inheritdoc/>
@@ -69,8 +70,8 @@ public sealed class DevicesSupervisor : UntypedActor
     }
 
     /// <summary>
-    /// The verdicts, with their reasons. Akka's own strategy would stop a device over its limit; under <c>pause</c> it has to stay as it is,
-    /// suspended, with its mailbox and the failed access, until an operator resumes the VM.
+    /// The verdicts, with their reasons. Akka's own strategy would stop a device over its limit; under <c>pause</c> it has to stay as it
+    /// is, suspended, with its mailbox and the failed access, until an operator resumes the VM.
     /// </summary>
     private sealed class Strategy(SupervisionSettings settings, ILoggingAdapter log, Action<string, Exception> gaveUp) : OneForOneStrategy(
         settings.MaxRetries, (int)settings.Within.TotalMilliseconds, static cause => cause switch
@@ -84,7 +85,8 @@ public sealed class DevicesSupervisor : UntypedActor
         private readonly Dictionary<string, Queue<long>> _restarts = new(StringComparer.Ordinal);
 
         public override void ProcessFailure(
-            IActorContext context, bool restart, IActorRef child, Exception cause, ChildRestartStats stats, IReadOnlyCollection<ChildRestartStats> children)
+            IActorContext context, bool restart, IActorRef child, Exception cause, ChildRestartStats stats,
+            IReadOnlyCollection<ChildRestartStats> children)
         {
             var name = child.Path.Name;
             if (restart && MayRestart(name))
@@ -94,7 +96,8 @@ public sealed class DevicesSupervisor : UntypedActor
                 return;
             }
 
-            log.Error(cause, "{0} failed more than {1} times within {2}: {3}", name, settings.MaxRetries, settings.Within, settings.OverLimit);
+            log.Error(cause, "{0} failed more than {1} times within {2}: {3}", name, settings.MaxRetries, settings.Within,
+                settings.OverLimit);
             if (restart && settings.OverLimit == OverLimitPolicy.Pause) _waiting.Add((child, cause));
             else context.Stop(child);
             gaveUp(name, cause);

@@ -5,8 +5,8 @@ using ActorVmm.Actors.Host.Vm.Devices.Serial;
 namespace ActorVmm.Actors.Host.Vm.Events;
 
 /// <summary>
-/// <c>events</c>: what comes from outside the machine without a vCPU asking. Console input that has become available is passed to the serial
-/// port here; doorbells and taps will be.
+/// <c>events</c>: what comes from outside the machine without a vCPU asking. Console input that has become available is passed to the
+/// serial port here; doorbells and taps will be.
 /// </summary>
 public sealed class EventsActor : UntypedActor
 {

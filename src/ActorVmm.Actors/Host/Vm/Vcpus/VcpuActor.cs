@@ -131,7 +131,8 @@ public sealed class VcpuActor : UntypedActor
     {
         switch (kind)
         {
-            case VcpuExitKind.PortRead or VcpuExitKind.PortWrite or VcpuExitKind.MmioRead or VcpuExitKind.MmioWrite: return Access(_vcpu.Exit, kind);
+            case VcpuExitKind.PortRead or VcpuExitKind.PortWrite or VcpuExitKind.MmioRead or VcpuExitKind.MmioWrite:
+                return Access(_vcpu.Exit, kind);
             case VcpuExitKind.Kicked: return true; // the gate says why
             case VcpuExitKind.Alarm: _links.Alarms.Ring(); return true;
             case VcpuExitKind.Halted: _links.Vm.Tell(new VcpuProtocol.Halted(_vcpu.Id), Self); return true;
@@ -209,7 +210,8 @@ public sealed class VcpuActor : UntypedActor
         if (!_runAfterReply) return; // paused: the device may be waiting for an operator; the wait starts anew with the resume
         _overdueCount++;
         if (BitOperations.IsPow2(_overdueCount))
-            _log.Warning("no device answered {0} within {1}; it reads as all ones (so far {2})", _vcpu.Exit, _links.ReplyDeadline, _overdueCount);
+            _log.Warning("no device answered {0} within {1}; it reads as all ones (so far {2})", _vcpu.Exit, _links.ReplyDeadline,
+                _overdueCount);
         GiveUpAccess();
         if (_vcpu.Exit.Kind is VcpuExitKind.PortRead or VcpuExitKind.MmioRead) _vcpu.Exit.Data = BusAccess.AllOnes(_vcpu.Exit.Size);
         Continue();

@@ -4,7 +4,9 @@ using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Actors.Host.Vm.Vcpus;
 
-/// <summary><c>vcpus</c>: one child per vCPU. A vCPU cannot be restarted (its state is the guest's): a lost one ends its VM, and only that.</summary>
+/// <summary>
+/// <c>vcpus</c>: one child per vCPU. A vCPU cannot be restarted (its state is the guest's): a lost one ends its VM, and only that.
+/// </summary>
 public sealed class VcpusSupervisor : UntypedActor
 {
     private readonly VcpuLinks _links;
@@ -23,7 +25,8 @@ public sealed class VcpusSupervisor : UntypedActor
     }
 
     /// <inheritdoc/>
-    protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(maxNrOfRetries: 0, withinTimeMilliseconds: 0, cause =>
+    protected override SupervisorStrategy SupervisorStrategy() =>
+        new OneForOneStrategy(maxNrOfRetries: 0, withinTimeMilliseconds: 0, cause =>
     {
         _links.Run.Ending = true;
         _links.Vm.Tell(new VcpuProtocol.Lost(Sender.Path.Name, cause), Self);

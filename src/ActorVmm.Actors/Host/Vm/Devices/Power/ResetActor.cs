@@ -9,7 +9,8 @@ public sealed class ResetActor : DeviceActor<ResetControlState>
     public static Props Props(DeviceSlot slot, Checkpoint<ResetControlState> checkpoint) =>
         Akka.Actor.Props.Create(() => new ResetActor(slot, checkpoint));
 
-    public ResetActor(DeviceSlot slot, Checkpoint<ResetControlState> checkpoint) : base(slot, checkpoint, new ResetControl(slot.Effects.Power))
+    public ResetActor(DeviceSlot slot, Checkpoint<ResetControlState> checkpoint)
+        : base(slot, checkpoint, new ResetControl(slot.Effects.Power))
     {
     }
 }

@@ -21,7 +21,8 @@ public sealed class SerialActor : DeviceActor<SerialState>
     {
     }
 
-    private SerialActor(DeviceSlot slot, Checkpoint<SerialState> checkpoint, SerialInput input, SerialPort port) : base(slot, checkpoint, port)
+    private SerialActor(DeviceSlot slot, Checkpoint<SerialState> checkpoint, SerialInput input, SerialPort port)
+        : base(slot, checkpoint, port)
     {
         _port = port;
         _input = input;
@@ -71,7 +72,9 @@ public sealed class SerialActor : DeviceActor<SerialState>
     }
 }
 
-/// <summary>Console input may be waiting. Told by the event loop, or on a vCPU's own thread by a script that answers what it reads.</summary>
+/// <summary>
+/// Console input may be waiting. Told by the event loop, or on a vCPU's own thread by a script that answers what it reads.
+/// </summary>
 public sealed class InputAvailable : ISyncExit
 {
     public static readonly InputAvailable Instance = new();
