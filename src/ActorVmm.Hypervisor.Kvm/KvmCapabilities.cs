@@ -60,4 +60,13 @@ internal static class KvmCapabilities
     {
         if (FirstMissing(kvm, changes) is { } missing) throw new HypervisorException(missing);
     }
+
+    /// <summary>Refuses more vCPUs than one VM may have here (kvm/api.rst §4.7).</summary>
+    /// <exception cref="HypervisorException">Names both numbers.</exception>
+    public static void DemandVcpus(IKvmCapabilitySource kvm, int count)
+    {
+        // Hosts without the limit allow what they recommend, and at least four.
+        var most = kvm.Check(KvmCap.MAX_VCPUS) is > 0 and var max ? max : Math.Max(kvm.Check(KvmCap.NR_VCPUS), 4);
+        if (count > most) throw new HypervisorException($"{count} vCPUs: this host's KVM allows {most}; give the guest fewer");
+    }
 }

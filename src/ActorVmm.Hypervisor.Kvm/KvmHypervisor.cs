@@ -31,8 +31,7 @@ public sealed class KvmHypervisor(KvmCpuTemplate template) : ICpuTemplateHypervi
             throw new HypervisorException($"{options.VcpuCount} vCPUs: 1 to {MaxVcpus} are possible");
         using var system = KvmSystem.Open();
         KvmCapabilities.Demand(system, template.Capabilities);
-        if (options.VcpuCount > system.MaxVcpus)
-            throw new HypervisorException($"{options.VcpuCount} vCPUs: this host's KVM allows {system.MaxVcpus}");
+        KvmCapabilities.DemandVcpus(system, options.VcpuCount);
         return new KvmMachine(system, options, template);
     }
 }

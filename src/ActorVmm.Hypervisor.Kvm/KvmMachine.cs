@@ -123,9 +123,10 @@ public sealed partial class KvmMachine : IMachine
         }
         _haltWatch?.Dispose();
         ClockImplementation.Dispose();
-        foreach (var one in attached) one.Dispose();
         foreach (var vcpu in _vcpus) vcpu?.Dispose();
+        // The end of the VM takes its doorbells and interrupt events down, so that a VM whose handle is dead has nothing left to refuse.
         _vm.Dispose();
+        foreach (var one in attached) one.Dispose();
     }
 
     private void Forget(IDisposable attached)

@@ -31,9 +31,6 @@ internal sealed class KvmSystem : IKvmCapabilitySource, IDisposable
 
     public int RunPageSize => _file.Call(KvmApi.KVM_GET_VCPU_MMAP_SIZE, 0, nameof(KvmApi.KVM_GET_VCPU_MMAP_SIZE));
 
-    /// <summary>Most vCPUs of one VM; hosts without the capability allow what they recommend.</summary>
-    public int MaxVcpus => Check(KvmCap.MAX_VCPUS) is > 0 and var max ? max : Math.Max(Check(KvmCap.NR_VCPUS), 4);
-
     public int Check(KvmCap capability) => _file.Call(KvmApi.KVM_CHECK_EXTENSION, (nuint)(uint)capability,
         nameof(KvmApi.KVM_CHECK_EXTENSION));
 

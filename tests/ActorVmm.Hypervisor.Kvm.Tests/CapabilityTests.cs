@@ -4,6 +4,13 @@ namespace ActorVmm.Hypervisor.Kvm.Tests;
 
 public class CapabilityTests
 {
+    private sealed class FakeLimits(int max, int recommended) : IKvmCapabilitySource
+    {
+        public int ApiVersion => 12;
+
+        public int Check(KvmCap capability) => capability switch { KvmCap.MAX_VCPUS => max, KvmCap.NR_VCPUS => recommended, _ => 1 };
+    }
+
     private sealed class FakeKvm(int version = 12, params KvmCap[] missing) : IKvmCapabilitySource
     {
         public int ApiVersion => version;
@@ -79,6 +86,16 @@ public class CapabilityTests
     {
         var refused = Assert.Throws<HypervisorException>(() => KvmSystem.Open("/dev/no-such-kvm"));
         Assert.Contains("this host offers no KVM", refused.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(3, 2, 3), InlineData(0, 8, 8), InlineData(0, 0, 4)]
+    public void More_vcpus_than_the_host_allows_are_refused_with_both_numbers(int max, int recommended, int most)
+    {
+        var host = new FakeLimits(max, recommended);
+        KvmCapabilities.DemandVcpus(host, most);
+        var refused = Assert.Throws<HypervisorException>(() => KvmCapabilities.DemandVcpus(host, most + 1));
+        Assert.StartsWith($"{most + 1} vCPUs: this host's KVM allows {most}", refused.Message, StringComparison.Ordinal);
     }
 
     [Fact]

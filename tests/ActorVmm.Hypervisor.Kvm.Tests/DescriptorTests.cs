@@ -12,7 +12,7 @@ public sealed class AloneGroup
 [Collection(AloneGroup.Name)]
 public class DescriptorTests
 {
-    private static (int Descriptors, int Mappings) Held()
+    internal static (int Descriptors, int Mappings) Held()
     {
         // What earlier tests left to the finalizer is not ours to count.
         GC.Collect();

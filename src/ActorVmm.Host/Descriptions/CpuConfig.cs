@@ -4,8 +4,8 @@ using ActorVmm.Hypervisor.Kvm;
 namespace ActorVmm.Host.Descriptions;
 
 /// <summary>
-/// <c>cpu-config</c> of a Firecracker configuration, an object or the path of a JSON file that holds one: what KVM is to change of the CPU
-/// that the guest sees. Numbers of CPUID and of model-specific registers are strings with <c>0x</c> or <c>0b</c>; bitmaps are <c>0b</c> and,
+/// <c>cpu-config</c> of a Firecracker configuration, an object or the path of a JSON file that holds one: what KVM is to change of the
+/// CPU that the guest sees. Numbers of CPUID and of model-specific registers are strings with <c>0x</c> or <c>0b</c>; bitmaps are <c>0b</c> and,
 /// most significant first, 0, 1 or x (keep the host's bit), with underscores between them where they help the eye.
 /// </summary>
 internal static class CpuConfig
@@ -13,6 +13,8 @@ internal static class CpuConfig
     private const string Key = "cpu-config";
     private const string Allowed = "an object { ... } or the path of a file that holds one";
     private const string NumberAllowed = "a string such as \"0x80000001\" or \"0b1\", at most 32 bits";
+
+    private const string CapabilityAllowed = "allowed are strings of a capability's number, such as \"121\" or \"!56\"";
 
     // KVM_CPUID_FLAG_SIGNIFICANT_INDEX, _STATEFUL_FUNC, _STATE_READ_NEXT (linux/kvm.h).
     private const uint KnownFlags = 7;
@@ -66,7 +68,7 @@ internal static class CpuConfig
             if (Capability(names[i]) is { } demand)
                 capabilities.Add(demand);
             else
-                config.Errors.Add(names[i], At(config, "kvm_capabilities", i), "allowed are strings of a capability's number, such as \"121\" or \"!56\"");
+                config.Errors.Add(names[i], At(config, "kvm_capabilities", i), CapabilityAllowed);
         }
         foreach (var leaf in config.Objects("cpuid_modifiers", Need.Optional))
             Leaf(leaf, cpuid);
@@ -92,7 +94,7 @@ internal static class CpuConfig
     {
         var number = Number(leaf, "leaf");
         var subleaf = Number(leaf, "subleaf");
-        // How KVM is to find the entry: the host's own table has that right already, so it is checked and not used.
+        // How KVM is to find the entry: the host's own table has that right already, so it is checked, not used.
         leaf.Integer("flags", Need.Required, 0, KnownFlags);
         foreach (var modifier in leaf.Objects("modifiers", Need.Required))
         {
