@@ -105,7 +105,7 @@ public sealed class ScriptedVcpu : IVcpu
     public VcpuState GetState() => ScriptedState.Of(_stay switch
     {
         WaitsForInit => VcpuActivity.WaitForInit,
-        VcpuExitKind.None when Id != 0 && _guest is null => VcpuActivity.WaitForInit, // as at reset
+        VcpuExitKind.None when Id != 0 && _retired == 0 => VcpuActivity.WaitForInit, // as at reset: its script has not begun
         VcpuExitKind.Halted or WaitsForInterrupt => VcpuActivity.Halted,
         _ => VcpuActivity.Running,
     }, interruptsOn: _stay != VcpuExitKind.Halted);
