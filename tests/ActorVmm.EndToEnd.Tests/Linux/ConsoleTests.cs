@@ -40,7 +40,8 @@ public sealed class ConsoleTests(GuestFiles files, ITestOutputHelper output)
         await guest.TellAsync(async () =>
         {
             await guest.Shell.LogInAsync();
-            guest.Shell.Type("echo rea''dy; cat");
+            // The inner shell has the terminal before it says so; between fork and tcsetpgrp a ^C would reach the outer one.
+            guest.Shell.Type("sh -c 'echo rea\"\"dy; exec cat'");
             await guest.Console.Transcript.ExpectAsync("ready\r\n", Shell.CommandDeadline);
             guest.Console.Send("\u0003");
             await guest.Console.Transcript.ExpectAsync("^C", Shell.CommandDeadline);
