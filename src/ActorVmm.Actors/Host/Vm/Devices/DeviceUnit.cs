@@ -1,5 +1,7 @@
 using Akka.Actor;
 using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Actors.Host.Vm.Devices.Virtio;
+using ActorVmm.Backends.Polling;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Actors.Host.Vm.Devices;
@@ -19,6 +21,15 @@ public sealed record DeviceUnit(string Name, Props Props, params IReadOnlyList<A
 /// <param name="BootUnixNanoseconds">Wall clock at machine time 0.</param>
 public sealed record DeviceParts(IMachine Machine, AlarmClock Alarms, IEffectTarget Target, VmConsole Console, ulong BootUnixNanoseconds)
 {
+    /// <summary>Watches descriptors (doorbells, taps) for devices.</summary>
+    public required EventPoller Poller { get; init; }
+
+    /// <summary>The virtio slots made so far; each is disposed by its actor.</summary>
+    internal List<VirtioSlot> Virtio { get; } = [];
+
+    /// <summary>The devices will never be actors: their backends are let go.</summary>
+    internal void Abandon() => Virtio.ForEach(static slot => slot.Dispose());
+
     /// <summary>What outlives the actor of one device.</summary>
     public DeviceSlot Slot(string name) => new(name, new EffectBuffer(Target), Alarms);
 }
