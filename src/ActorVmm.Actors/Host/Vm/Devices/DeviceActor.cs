@@ -52,7 +52,7 @@ public abstract class DeviceActor<TState> : UntypedActor
     /// <inheritdoc/>
     protected override void PreStart()
     {
-        Slot.Attach(Self, ((ActorCell)Context).Mailbox);
+        Slot.Attach(Self, ((ActorCell)Context).Mailbox!);
         Settle();
     }
 
