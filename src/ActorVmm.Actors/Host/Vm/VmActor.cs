@@ -33,6 +33,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private IActorRef _vcpus = ActorRefs.Nobody;
     private Action _then = static () => { };
     private int _deviceCount;
+    private int _lostThreads;
+    private string? _attention;
     private int _starting;
     private ulong _retiredBefore;
     private StopReason _stopReason;
@@ -89,10 +91,9 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     protected override SupervisorStrategy SupervisorStrategy() =>
         new OneForOneStrategy(maxNrOfRetries: 0, withinTimeMilliseconds: 0, cause =>
     {
-        // Bus, devices, vcpus, events hold what cannot be rebuilt under a running guest. What can be restarted is below them.
         _flag.Ending = true;
         Self.Tell(new UnitLost(Sender.Path.Name, cause));
-        return Directive.Stop;
+        return Verdicts.OfUnit(cause);
     });
 
     /// <inheritdoc/>
@@ -197,6 +198,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
             case VcpuProtocol.Ended ended: BeginEnd(ended.Reason, ended.Detail); break;
             case VcpuProtocol.Lost lost: BeginStop(StopReason.Failed, $"vCPU {lost.Vcpu} failed: {lost.Cause.Message}"); break;
             case DevicesProtocol.GaveUp gaveUp: OnGaveUp(gaveUp); break;
+            case DevicesProtocol.Hung or DevicesProtocol.Replaced or VcpuProtocol.Rescued: OnHang(message); break;
             case UnitLost lost: BeginStop(StopReason.Failed, $"{lost.Unit} failed: {lost.Cause.Message}"); break;
             case UnitProtocol.Inspect: OnInspect(); break;
             default: break; // an answer that came late (Paused of a vCPU that was paused twice)
@@ -210,6 +212,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         {
             case UnitProtocol.Inspect: OnInspect(); break;
             case VcpuProtocol.Lost lost: BeginStop(StopReason.Failed, $"vCPU {lost.Vcpu} failed: {lost.Cause.Message}"); break;
+            case DevicesProtocol.Hung or DevicesProtocol.Replaced or VcpuProtocol.Rescued: OnHang(message); break;
             case UnitLost lost: BeginStop(StopReason.Failed, $"{lost.Unit} failed: {lost.Cause.Message}"); break;
             default: Stash.Stash(); break;
         }
@@ -321,6 +324,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void OnResume(TaskCompletionSource done)
     {
         _parts!.Machine.ResumeClock();
+        _attention = null;
         _devices.Tell(DevicesProtocol.Retry.Instance);
         BecomeRunning();
         done.TrySetResult();
@@ -444,7 +448,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 
     private void OnGaveUp(DevicesProtocol.GaveUp gaveUp)
     {
-        switch (_settings.Supervision.OverLimit)
+        _attention = $"{gaveUp.Device} failed too often ({_settings.Supervision.Of(gaveUp.Device).OverLimit}): {gaveUp.Cause.Message}";
+        switch (_settings.Supervision.Of(gaveUp.Device).OverLimit)
         {
             case OverLimitPolicy.Fail:
                 BeginStop(StopReason.Failed, $"{gaveUp.Device} failed too often: {gaveUp.Cause.Message}");
@@ -460,6 +465,35 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         }
     }
 
+    // ---- A handler that never came back.
+
+    private void OnHang(object message)
+    {
+        switch (message)
+        {
+            case DevicesProtocol.Hung hung: OnHung(hung); break;
+            case VcpuProtocol.Rescued rescued: _log.Warning("vCPU {0} of {1} goes on with another thread", rescued.Vcpu, _run.Spec.Name); break;
+            case DevicesProtocol.Replaced replaced: _vcpus.Tell(new VcpuProtocol.AskAgain(replaced.Old)); break;
+            default: break;
+        }
+    }
+
+    /// <summary>
+    /// The thread inside cannot be ended. A device that only has registers is fenced off completely, so its VM goes on without that thread;
+    /// one that may still write to guest memory or a backend must not get a second instance beside it, so its VM ends.
+    /// </summary>
+    private void OnHung(DevicesProtocol.Hung hung)
+    {
+        _lostThreads++;
+        _attention = hung.Cause.Message;
+        if (!hung.CanBeReplaced)
+            BeginStop(StopReason.Failed, $"{hung.Cause.Message}; it may still write to guest memory or its backend");
+        else if (_lostThreads > _settings.Supervision.MaxLostThreads)
+            BeginStop(StopReason.Failed, $"{hung.Cause.Message}; {_lostThreads} threads are lost, which is too many");
+        else
+            _vcpus.Tell(new VcpuProtocol.Rescue(hung.Mailbox));
+    }
+
     // ---- Teardown, in the reverse of the order in which things were made.
 
     private void BeginStop(StopReason reason, string detail)
@@ -467,7 +501,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         _flag.Ending = true;
         _stopReason = reason;
         _stopDetail = detail;
-        StartDeadline();
+        // A lost thread keeps its actor from ending: nobody waits for that as long as for one that may still come.
+        StartDeadline(_lostThreads > 0 ? _settings.InspectDeadline : _settings.ControlDeadline);
         EnterState("stopping", Stopping);
         StopNext();
     }
@@ -499,6 +534,15 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     /// <summary>A vCPU does not come out of the guest. Its machine cannot be taken down under it: it is left, and said so.</summary>
     private void Abandon()
     {
+        if (_lostThreads > 0)
+        {
+            // The end is what it is; only what a lost thread may still touch has to stay.
+            _log.Warning("{0} ends with {1} threads inside hung devices; its memory is kept", _run.Spec.Name, _lostThreads);
+            _run.Outcome = new VmOutcome(_stopReason, _stopDetail, Retired());
+            _run.Finish(_log);
+            return;
+        }
+
         _run.Outcome = new VmOutcome(
             StopReason.Failed, $"a unit of {_run.Spec.Name} did not stop within {_settings.ControlDeadline}; its memory is kept",
             _retiredBefore);
@@ -535,7 +579,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void EnterState(string state, Action<object> behaviour, bool unstash = true) =>
         EnterState(state, message => { behaviour(message); return true; }, unstash);
 
-    private void StartDeadline() => Timers.StartSingleTimer("control", ControlOverdue.Instance, _settings.ControlDeadline);
+    private void StartDeadline(TimeSpan? deadline = null) =>
+        Timers.StartSingleTimer("control", ControlOverdue.Instance, deadline ?? _settings.ControlDeadline);
 
     private void StopDeadline() => Timers.Cancel("control");
 
@@ -545,6 +590,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         var values = new SortedDictionary<string, string>(StringComparer.Ordinal)
         {
             ["state"] = _state,
+            ["attention"] = _attention ?? "none",
             ["hypervisor"] = _run.Hypervisor.Name,
             ["memory-mib"] = $"{_run.Spec.MemoryMib}",
             ["clock-ns"] = $"{_parts?.Machine.Clock.Nanoseconds ?? 0}",

@@ -11,7 +11,17 @@ namespace ActorVmm.Actors.Host.Vm.Devices;
 /// <param name="Props">Makes its actor; evaluated anew at each restart, so what outlives a restart is passed in, never built
 /// inside.</param>
 /// <param name="Ranges">Where it answers.</param>
-public sealed record DeviceUnit(string Name, Props Props, params IReadOnlyList<AddressRange> Ranges);
+public sealed record DeviceUnit(string Name, Props Props, params IReadOnlyList<AddressRange> Ranges)
+{
+    /// <summary>What the watchdog looks at; null for a device that nobody watches.</summary>
+    public DeviceSlot? Slot { get; init; }
+
+    /// <summary>
+    /// All that the device does to the outside goes through its effects: it touches neither guest memory nor a backend inside a handler. Only
+    /// then can a handler that never returns be fenced off, and another instance take its place; otherwise the VM ends.
+    /// </summary>
+    public bool RegistersOnly { get; init; }
+}
 
 /// <summary>What devices are made of: the machine's ports.</summary>
 /// <param name="Machine">Interrupt lines, clock, RAM.</param>
