@@ -14,13 +14,16 @@ namespace ActorVmm.Actors.Host.Vm;
 /// <c>/user/host/{vm}</c>: Building -> Starting -> Running &lt;-> Paused -> Stopping, with Quiescing and Restarting in between. It owns the
 /// machine: whatever way it ends, <see cref="PostStop"/> runs after all its children have, and takes the machine down.
 /// </summary>
-internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
+internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 {
     private readonly VmRun _run;
     private readonly ActorSettings _settings;
     private readonly ILoggingAdapter _log = Context.GetLogger();
     private readonly RunFlag _flag = new();
     private readonly HashSet<int> _awaited = [];
+    private IReadOnlyDictionary<string, IActorRef> _deviceRefs = new Dictionary<string, IActorRef>(StringComparer.Ordinal);
+    private string _pauseCause = "";
+    private string _restartReason = "";
     private VmParts? _parts;
     private AlarmClock? _alarms;
     private IActorRef _bus = ActorRefs.Nobody;
@@ -61,6 +64,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     protected override void PostStop()
     {
         _run.Outcome = new VmOutcome(StopReason.Requested, "the host stopped", Retired());
+        _run.Gauges?.Close();
         _parts?.Dispose();
         FailWaiters();
     }
@@ -126,6 +130,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         {
             case VmProtocol.Pause pause: Quiesce("pausing", () => BecomePaused(pause.Done)); break;
             case VmProtocol.Resume resume: resume.Done.TrySetResult(); break;
+            case VmProtocol.Pulse pulse: OnPulse(pulse); break;
+            case VmProtocol.Press press: _devices.Tell(new DevicesProtocol.Press(press.Key)); break;
             case VcpuProtocol.Halted halted: OnHalted(halted.Vcpu); break;
             default: Serving(message); break;
         }
@@ -137,6 +143,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         {
             case VmProtocol.Pause pause: pause.Done.TrySetResult(); break;
             case VmProtocol.Resume resume: OnResume(resume.Done); break;
+            case VmProtocol.Pulse pulse: OnPulse(pulse); break;
             case VcpuProtocol.Halted: Stash.Stash(); break; // looked at when the guest goes on
             default: Serving(message); break;
         }
@@ -178,6 +185,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
             case ControlOverdue: Abandon(); break;
             case VmProtocol.Pause pause: pause.Done.TrySetException(Ended()); break;
             case VmProtocol.Resume resume: resume.Done.TrySetException(Ended()); break;
+            case VmProtocol.Pulse pulse: pulse.Done.TrySetException(Ended()); break;
             case UnitProtocol.Inspect: OnInspect(); break;
             default: break; // it is over
         }
@@ -234,7 +242,9 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         }
 
         _deviceCount = units.Count;
-        _bus = Context.ActorOf(new BusGroup(new BusPorts(_run.ExitHandler, _log), Akka.Dispatch.Dispatchers.DefaultDispatcherId).Props(),
+        var ports = new BusPorts(_run.ExitHandler, _log);
+        _run.Gauges = new VmGauges(parts, made.Slots, ports);
+        _bus = Context.ActorOf(new BusGroup(ports, Akka.Dispatch.Dispatchers.DefaultDispatcherId).Props(),
             BusGroup.ActorName);
         _devices = Context.ActorOf(
             DevicesSupervisor.Props(units, _bus, _settings)
@@ -254,13 +264,14 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void OnDevicesReady(IReadOnlyDictionary<string, IActorRef> devices)
     {
         _serial = devices["serial0"];
+        _deviceRefs = devices;
         // Behind the devices' own entries: its answer says that the table is complete.
         Await(devices.Count, then: () => _bus.Tell(new GetRoutees()));
     }
 
     private void OnBusReady()
     {
-        var links = new VcpuLinks(Self, _bus, _alarms!, _flag, _settings.ReplyDeadline);
+        var links = new VcpuLinks(Self, _bus, _alarms!, _flag, _settings.ReplyDeadline, _run.Gauges);
         _vcpus = Context.ActorOf(VcpusSupervisor.Props(_parts!.Machine.Vcpus, links, _settings.InspectDeadline), "vcpus");
         _events = Context.ActorOf(EventsActor.Props(_run.Console.Input, _serial), "events");
         Await(_parts.Machine.Vcpus.Count + 1, then: OnAllStarted);
@@ -316,6 +327,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void OnResume(TaskCompletionSource done)
     {
         _parts!.Machine.ResumeClock();
+        _pauseCause = "";
         _devices.Tell(DevicesProtocol.Retry.Instance);
         BecomeRunning();
         done.TrySetResult();
@@ -385,7 +397,11 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     {
         _flag.Ending = true;
         if (reason == StopReason.Failed || Verdict(reason) == StopVerdict.Stop) BeginStop(reason, detail);
-        else Quiesce("restarting", BeginRestart);
+        else
+        {
+            _restartReason = new VmOutcome(reason, detail, 0).Text;
+            Quiesce("restarting", BeginRestart);
+        }
     }
 
     private StopVerdict Verdict(StopReason reason)
@@ -433,6 +449,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     {
         StopDeadline();
         _log.Info("{0} starts again", _run.Spec.Name);
+        Context.System.EventStream.Publish(new VmEvents.GuestRestarted(_run.Spec.Name, _restartReason));
         _flag.Ending = false;
         BecomeRunning();
     }
@@ -450,6 +467,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
             default:
                 _log.Error("{0} is paused because {1} failed too often ({2}); resume it to try again", _run.Spec.Name,
                     gaveUp.Device, gaveUp.Cause.Message);
+                _pauseCause = $"{gaveUp.Device} failed too often: {gaveUp.Cause.Message}";
                 if (!string.Equals(_state, "paused", StringComparison.Ordinal)) Quiesce("pausing", () => BecomePaused(done: null));
                 break;
         }
@@ -514,7 +532,10 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         {
             if (stashed.Message is VmProtocol.Pause pause) pause.Done.TrySetException(Ended());
             if (stashed.Message is VmProtocol.Resume resume) resume.Done.TrySetException(Ended());
+            if (stashed.Message is VmProtocol.Pulse pulse) pulse.Done.TrySetException(Ended());
         }
+
+        _pulse?.Done.TrySetException(Ended());
     }
 
     // ---- The rest.
@@ -522,6 +543,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void EnterState(string state, Receive behaviour, bool unstash = true)
     {
         _log.Debug("{0}: {1} -> {2}", _run.Spec.Name, _state, state);
+        if (!string.Equals(_state, state, StringComparison.Ordinal))
+            Context.System.EventStream.Publish(new VmEvents.StateChanged(_run.Spec.Name, state, _pauseCause));
         _state = state;
         Become(behaviour);
         if (unstash) Stash.UnstashAll();

@@ -63,6 +63,7 @@ public sealed class DevicesSupervisor : UntypedActor
             case UnitProtocol.Reset or UnitProtocol.Save or UnitProtocol.Stop:
                 foreach (var device in _devices.Values) device.Forward(message); // each answers the asker itself
                 break;
+            case DevicesProtocol.Press press when _devices.TryGetValue(press.Key.DeviceName(), out var pressed): pressed.Tell(press); break;
             case DevicesProtocol.Retry: _strategy.RetryAll(); break;
             case DevicesProtocol.Unplug unplug when _devices.Remove(unplug.Device, out var device): Context.Stop(device); break;
             default: Unhandled(message); break;
@@ -91,6 +92,7 @@ public sealed class DevicesSupervisor : UntypedActor
             var name = child.Path.Name;
             if (restart && MayRestart(name))
             {
+                context.System.EventStream.Publish(new VmEvents.DeviceRestarted(context.Parent.Path.Name, name, cause.Message));
                 log.Warning(cause, "{0} failed and is restarted from its checkpoint: {1}", name, cause.Message);
                 RestartChild(child, cause, suspendFirst: false);
                 return;
