@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using Akka.Actor;
+using ActorVmm.Actors.Host.Vm.Devices;
 using ActorVmm.Actors.Host.Vm.Vcpus;
 using ActorVmm.Hypervisor;
 
@@ -108,7 +109,7 @@ internal sealed partial class VmActor
     {
         _savedMachine = null;
         AwaitUnits(_saved.Count);
-        foreach (var (name, state) in _saved) _deviceRefs[name].Tell(new UnitProtocol.Restore(state));
+        foreach (var (name, state) in _saved) _devices.Tell(new DevicesProtocol.RestoreDevice(name, state));
     }
 
     private void OnDeviceRestored(UnitProtocol.Done done)

@@ -3,9 +3,11 @@ using Akka.Event;
 using Akka.Routing;
 using ActorVmm.Actors.Host.Vm.Bus;
 using ActorVmm.Actors.Host.Vm.Devices;
+using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 using ActorVmm.Actors.Host.Vm.Events;
 using ActorVmm.Actors.Host.Vm.Vcpus;
 using ActorVmm.Actors.Settings;
+using ActorVmm.Backends.Polling;
 using ActorVmm.Devices.Power;
 
 namespace ActorVmm.Actors.Host.Vm;
@@ -21,9 +23,8 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private readonly ILoggingAdapter _log = Context.GetLogger();
     private readonly RunFlag _flag = new();
     private readonly HashSet<int> _awaited = [];
-    private IReadOnlyDictionary<string, IActorRef> _deviceRefs = new Dictionary<string, IActorRef>(StringComparer.Ordinal);
-    private string _pauseCause = "";
     private string _restartReason = "";
+    private readonly EventPoller _poller = new(EventsActor.StartThread);
     private VmParts? _parts;
     private AlarmClock? _alarms;
     private IActorRef _bus = ActorRefs.Nobody;
@@ -33,6 +34,8 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private IActorRef _vcpus = ActorRefs.Nobody;
     private Action _then = static () => { };
     private int _deviceCount;
+    private int _lostThreads;
+    private string? _attention;
     private int _starting;
     private ulong _retiredBefore;
     private StopReason _stopReason;
@@ -65,6 +68,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     {
         _run.Outcome = new VmOutcome(StopReason.Requested, "the host stopped", Retired());
         _run.Gauges?.Close();
+        _poller.Dispose();
         _parts?.Dispose();
         FailWaiters();
     }
@@ -89,10 +93,9 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     protected override SupervisorStrategy SupervisorStrategy() =>
         new OneForOneStrategy(maxNrOfRetries: 0, withinTimeMilliseconds: 0, cause =>
     {
-        // Bus, devices, vcpus, events hold what cannot be rebuilt under a running guest. What can be restarted is below them.
         _flag.Ending = true;
         Self.Tell(new UnitLost(Sender.Path.Name, cause));
-        return Directive.Stop;
+        return Verdicts.OfUnit(cause);
     });
 
     /// <inheritdoc/>
@@ -201,6 +204,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
             case VcpuProtocol.Ended ended: BeginEnd(ended.Reason, ended.Detail); break;
             case VcpuProtocol.Lost lost: BeginStop(StopReason.Failed, $"vCPU {lost.Vcpu} failed: {lost.Cause.Message}"); break;
             case DevicesProtocol.GaveUp gaveUp: OnGaveUp(gaveUp); break;
+            case DevicesProtocol.Hung or DevicesProtocol.Replaced or VcpuProtocol.Rescued: OnHang(message); break;
             case UnitLost lost: BeginStop(StopReason.Failed, $"{lost.Unit} failed: {lost.Cause.Message}"); break;
             case UnitProtocol.Inspect: OnInspect(); break;
             default: break; // an answer that came late (Paused of a vCPU that was paused twice)
@@ -214,6 +218,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
         {
             case UnitProtocol.Inspect: OnInspect(); break;
             case VcpuProtocol.Lost lost: BeginStop(StopReason.Failed, $"vCPU {lost.Vcpu} failed: {lost.Cause.Message}"); break;
+            case DevicesProtocol.Hung or DevicesProtocol.Replaced or VcpuProtocol.Rescued: OnHang(message); break;
             case UnitLost lost: BeginStop(StopReason.Failed, $"{lost.Unit} failed: {lost.Cause.Message}"); break;
             default: Stash.Stash(); break;
         }
@@ -228,16 +233,17 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
         foreach (var note in parts.Notes) _log.Info("{0}", note);
         _alarms = new AlarmClock(parts.Machine.Clock);
         var target = new EffectTarget(parts.Machine, _run.Console, _flag, Self);
-        var made = new DeviceParts(parts.Machine, _alarms, target, _run.Console, parts.BootUnixNanoseconds);
+        var made = new DeviceParts(parts.Machine, _alarms, target, _run.Console, parts.BootUnixNanoseconds) { Poller = _poller };
         IReadOnlyList<DeviceUnit> units;
         try
         {
-            units = [.. DeviceRack.Standard(made), .. _run.Devices.Select(device => device(made))];
+            units = [.. DeviceRack.Standard(made), .. VirtioRack.Of(_run.Spec, made), .. _run.Devices.Select(device => device(made))];
             AddressTable.CheckDisjoint(units.SelectMany(unit => unit.Ranges.Select(range => (range, unit.Name))));
         }
-        catch (ArgumentException overlap)
+        catch (Exception cause) // ranges that overlap, a disk that cannot be opened
         {
-            OnBuildFailed(overlap);
+            made.Abandon();
+            OnBuildFailed(cause);
             return;
         }
 
@@ -264,7 +270,6 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private void OnDevicesReady(IReadOnlyDictionary<string, IActorRef> devices)
     {
         _serial = devices["serial0"];
-        _deviceRefs = devices;
         // Behind the devices' own entries: its answer says that the table is complete.
         Await(devices.Count, then: () => _bus.Tell(new GetRoutees()));
     }
@@ -273,7 +278,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     {
         var links = new VcpuLinks(Self, _bus, _alarms!, _flag, _settings.ReplyDeadline, _run.Gauges);
         _vcpus = Context.ActorOf(VcpusSupervisor.Props(_parts!.Machine.Vcpus, links, _settings.InspectDeadline), "vcpus");
-        _events = Context.ActorOf(EventsActor.Props(_run.Console.Input, _serial), "events");
+        _events = Context.ActorOf(EventsActor.Props(_run.Console.Input, _serial, _poller), "events");
         Await(_parts.Machine.Vcpus.Count + 1, then: OnAllStarted);
         _vcpus.Tell(UnitProtocol.Start.Instance);
         _events.Tell(UnitProtocol.Start.Instance);
@@ -327,7 +332,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private void OnResume(TaskCompletionSource done)
     {
         _parts!.Machine.ResumeClock();
-        _pauseCause = "";
+        _attention = null;
         _devices.Tell(DevicesProtocol.Retry.Instance);
         BecomeRunning();
         done.TrySetResult();
@@ -456,7 +461,8 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
 
     private void OnGaveUp(DevicesProtocol.GaveUp gaveUp)
     {
-        switch (_settings.Supervision.OverLimit)
+        _attention = $"{gaveUp.Device} failed too often ({_settings.Supervision.Of(gaveUp.Device).OverLimit}): {gaveUp.Cause.Message}";
+        switch (_settings.Supervision.Of(gaveUp.Device).OverLimit)
         {
             case OverLimitPolicy.Fail:
                 BeginStop(StopReason.Failed, $"{gaveUp.Device} failed too often: {gaveUp.Cause.Message}");
@@ -467,10 +473,38 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
             default:
                 _log.Error("{0} is paused because {1} failed too often ({2}); resume it to try again", _run.Spec.Name,
                     gaveUp.Device, gaveUp.Cause.Message);
-                _pauseCause = $"{gaveUp.Device} failed too often: {gaveUp.Cause.Message}";
                 if (!string.Equals(_state, "paused", StringComparison.Ordinal)) Quiesce("pausing", () => BecomePaused(done: null));
                 break;
         }
+    }
+
+    // ---- A handler that never came back.
+
+    private void OnHang(object message)
+    {
+        switch (message)
+        {
+            case DevicesProtocol.Hung hung: OnHung(hung); break;
+            case VcpuProtocol.Rescued rescued: _log.Warning("vCPU {0} of {1} goes on with another thread", rescued.Vcpu, _run.Spec.Name); break;
+            case DevicesProtocol.Replaced replaced: _vcpus.Tell(new VcpuProtocol.AskAgain(replaced.Old)); break;
+            default: break;
+        }
+    }
+
+    /// <summary>
+    /// The thread inside cannot be ended. A device that only has registers is fenced off completely, so its VM goes on without that thread;
+    /// one that may still write to guest memory or a backend must not get a second instance beside it, so its VM ends.
+    /// </summary>
+    private void OnHung(DevicesProtocol.Hung hung)
+    {
+        _lostThreads++;
+        _attention = hung.Cause.Message;
+        if (!hung.CanBeReplaced)
+            BeginStop(StopReason.Failed, $"{hung.Cause.Message}; it may still write to guest memory or its backend");
+        else if (_lostThreads > _settings.Supervision.MaxLostThreads)
+            BeginStop(StopReason.Failed, $"{hung.Cause.Message}; {_lostThreads} threads are lost, which is too many");
+        else
+            _vcpus.Tell(new VcpuProtocol.Rescue(hung.Mailbox));
     }
 
     // ---- Teardown, in the reverse of the order in which things were made.
@@ -480,7 +514,8 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
         _flag.Ending = true;
         _stopReason = reason;
         _stopDetail = detail;
-        StartDeadline();
+        // A lost thread keeps its actor from ending: nobody waits for that as long as for one that may still come.
+        StartDeadline(_lostThreads > 0 ? _settings.InspectDeadline : _settings.ControlDeadline);
         EnterState("stopping", Stopping);
         StopNext();
     }
@@ -512,6 +547,15 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     /// <summary>A vCPU does not come out of the guest. Its machine cannot be taken down under it: it is left, and said so.</summary>
     private void Abandon()
     {
+        if (_lostThreads > 0)
+        {
+            // The end is what it is; only what a lost thread may still touch has to stay.
+            _log.Warning("{0} ends with {1} threads inside hung devices; its memory is kept", _run.Spec.Name, _lostThreads);
+            _run.Outcome = new VmOutcome(_stopReason, _stopDetail, Retired());
+            _run.Finish(_log);
+            return;
+        }
+
         _run.Outcome = new VmOutcome(
             StopReason.Failed, $"a unit of {_run.Spec.Name} did not stop within {_settings.ControlDeadline}; its memory is kept",
             _retiredBefore);
@@ -544,7 +588,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     {
         _log.Debug("{0}: {1} -> {2}", _run.Spec.Name, _state, state);
         if (!string.Equals(_state, state, StringComparison.Ordinal))
-            Context.System.EventStream.Publish(new VmEvents.StateChanged(_run.Spec.Name, state, _pauseCause));
+            Context.System.EventStream.Publish(new VmEvents.StateChanged(_run.Spec.Name, state, _attention ?? ""));
         _state = state;
         Become(behaviour);
         if (unstash) Stash.UnstashAll();
@@ -553,7 +597,8 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private void EnterState(string state, Action<object> behaviour, bool unstash = true) =>
         EnterState(state, message => { behaviour(message); return true; }, unstash);
 
-    private void StartDeadline() => Timers.StartSingleTimer("control", ControlOverdue.Instance, _settings.ControlDeadline);
+    private void StartDeadline(TimeSpan? deadline = null) =>
+        Timers.StartSingleTimer("control", ControlOverdue.Instance, deadline ?? _settings.ControlDeadline);
 
     private void StopDeadline() => Timers.Cancel("control");
 
@@ -563,6 +608,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
         var values = new SortedDictionary<string, string>(StringComparer.Ordinal)
         {
             ["state"] = _state,
+            ["attention"] = _attention ?? "none",
             ["hypervisor"] = _run.Hypervisor.Name,
             ["memory-mib"] = $"{_run.Spec.MemoryMib}",
             ["clock-ns"] = $"{_parts?.Machine.Clock.Nanoseconds ?? 0}",

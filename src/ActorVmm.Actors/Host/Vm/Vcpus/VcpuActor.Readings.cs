@@ -24,8 +24,7 @@ public sealed partial class VcpuActor : IVcpuMeter
     /// <inheritdoc/>
     int IVcpuMeter.ThreadId => Volatile.Read(ref _thread);
 
-    /// <inheritdoc/>
-    protected override void PreStart() => Volatile.Write(ref _thread, ThreadIdOfThis());
+    private void NoteThread() => Volatile.Write(ref _thread, ThreadIdOfThis());
 
     /// <summary>The exit of <see cref="Access"/>, timed.</summary>
     private bool SampledAccess(VcpuExit exit, VcpuExitKind kind)
@@ -34,6 +33,12 @@ public sealed partial class VcpuActor : IVcpuMeter
         _sample = ExitTelemetry.Begin(vm, _vcpu.Id, kind, exit.Address);
         _dispatcher.Context.BeginExit();
         _links.Bus.Tell(_access, Self);
+        if (_dispatcher.Context.IsAbandoned)
+        {
+            EndSample();
+            return BecomeAbandoned();
+        }
+
         if (_access.IsDone || WaitBriefly() || !_access.TryPark(Self))
         {
             EndSample();
