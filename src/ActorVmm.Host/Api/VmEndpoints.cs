@@ -136,25 +136,22 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
     /// <summary>An actor by its path; <c>/user/host/</c> at the start may be left out.</summary>
     private async Task<IResult> InspectAsync(string path)
     {
-        var parts = path.Split('/', StringSplitOptions.RemoveEmptyEntries).AsSpan();
+        var parts = path.Split('/', StringSplitOptions.RemoveEmptyEntries);
         if (parts is ["user", "host", _, ..]) parts = parts[2..];
-        InspectNode node;
-        string parent;
-        if (parts is ["user", ..])
+        else if (parts is not ["user", ..] && path.StartsWith('/')) throw new FleetException(FleetFault.NotFound, $"{path}: actors are below /user");
+        if (parts.Length == 0) throw new BadHttpRequestException("path: the name of a VM, or an actor's path such as /user/host/VM/devices/serial0");
+        var whole = string.Equals(parts[0], "user", StringComparison.Ordinal);
+        var node = whole ? await Fleet.InspectAllAsync(s_treeDeadline).ConfigureAwait(false) : await Fleet.InspectAsync(parts[0]).ConfigureAwait(false);
+        var parent = whole ? "" : "/user/host";
+        foreach (var part in parts.Skip(1))
         {
-            (node, parent) = (await Fleet.InspectAllAsync(s_treeDeadline).ConfigureAwait(false), "");
-        }
-        else
-        {
-            (node, parent) = (await Fleet.InspectAsync(parts.Length > 0 ? parts[0] : "").ConfigureAwait(false), "/user/host");
-        }
-
-        foreach (var part in path.Split('/', StringSplitOptions.RemoveEmptyEntries).Skip(path.TrimStart('/').StartsWith("user/host/", StringComparison.Ordinal) ? 3 : 1))
-        {
+            var children = node.Children ?? [];
+            if (children.Count == 0 && !whole && Fleet.Get(parts[0]).Status.State is VmState.Stopped or VmState.Failed)
+                throw new FleetException(FleetFault.NotFound, $"{parts[0]} is {VmFleet.Word(Fleet.Get(parts[0]).Status.State)}, so it has no {part}");
             parent += "/" + node.Name;
-            node = (node.Children ?? []).FirstOrDefault(child => string.Equals(child.Name, part, StringComparison.Ordinal))
+            node = children.FirstOrDefault(child => string.Equals(child.Name, part, StringComparison.Ordinal))
                 ?? throw new FleetException(FleetFault.NotFound,
-                    $"there is no {part} below {parent}; there is {string.Join(", ", (node.Children ?? []).Select(child => child.Name))}");
+                    $"there is no {part} below {parent}; there is {string.Join(", ", children.Select(child => child.Name))}");
         }
 
         return Results.Json(NodeView.Of(node, parent), ApiJson.Default.NodeView);

@@ -12,8 +12,13 @@ internal sealed class CommandLineInterface
     private readonly ConsoleDescriptors _descriptors;
     private readonly Option<bool> _verbose = new("--verbose") { Description = "Debug log on stderr.", Recursive = true };
 
-    public CommandLineInterface(HostServices services, ConsoleDescriptors descriptors) =>
-        (_services, _descriptors) = (services, descriptors);
+    private readonly TextWriter _output;
+
+    /// <param name="services">What the commands are built on.</param>
+    /// <param name="descriptors">The process's own, or what stands for them.</param>
+    /// <param name="output">Where answers are printed; null for standard output.</param>
+    public CommandLineInterface(HostServices services, ConsoleDescriptors descriptors, TextWriter? output = null) =>
+        (_services, _descriptors, _output) = (services, descriptors, output ?? Console.Out);
 
     public async Task<int> InvokeAsync(IReadOnlyList<string> arguments)
     {
@@ -21,7 +26,7 @@ internal sealed class CommandLineInterface
         {
             _verbose, Demo(), Run(), Check(), Doctor(),
         };
-        foreach (var command in new HostCommands(_services, _descriptors, Console.Out, _verbose).All()) root.Add(command);
+        foreach (var command in new HostCommands(_services, _descriptors, _output, _verbose).All()) root.Add(command);
         root.Add(Completion.Command(root));
         Examples.Install(root);
         // '@' begins no file of arguments here: it may begin a value.
@@ -36,7 +41,7 @@ internal sealed class CommandLineInterface
         }
         return await parsed.InvokeAsync(new InvocationConfiguration
         {
-            Error = _descriptors.Errors, EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null,
+            Output = _output, Error = _descriptors.Errors, EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null,
         });
     }
 

@@ -21,7 +21,8 @@ internal sealed class ConsoleClient(ConsoleDescriptors descriptors)
         using var over = CancellationTokenSource.CreateLinkedTokenSource(cancel);
         if (interactive) await descriptors.Errors.WriteLineAsync($"Attached to {name}: Ctrl-A X detaches.").ConfigureAwait(false);
         string why;
-        using (interactive ? TerminalMode.Enter(descriptors.Input) : null)
+        using (var terminal = interactive ? TerminalMode.Enter(descriptors.Input) : null)
+        using (terminal is null ? null : new SignalGuard(terminal, over.Cancel, descriptors.Exit))
         {
             var typed = Channel.CreateBounded<byte[]>(16);
             var reader = new Thread(() => Pump(typed.Writer, interactive)) { IsBackground = true, Name = "console-input" };

@@ -29,6 +29,8 @@ internal static class Examples
 
     private sealed class HelpWithExamples(SynchronousCommandLineAction usual) : SynchronousCommandLineAction
     {
+        public override bool ClearsParseErrors => true; // who asks for help need not give the rest right
+
         public override int Invoke(ParseResult parseResult)
         {
             var status = usual.Invoke(parseResult);
