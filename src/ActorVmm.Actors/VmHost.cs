@@ -3,6 +3,7 @@ using Akka.Configuration;
 using ActorVmm.Actors.Host;
 using ActorVmm.Actors.Host.Vm;
 using ActorVmm.Actors.Settings;
+using ActorVmm.Devices.Faults;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Actors;
@@ -30,6 +31,13 @@ public interface IVmHandle
 
     /// <summary>Undoes <see cref="PauseAsync"/>. A device that waits for an operator (policy <c>pause</c>) is tried again.</summary>
     Task ResumeAsync();
+
+    /// <summary>One more fault, at run time; completes when the rule is in force.</summary>
+    /// <exception cref="ArgumentException">The rule is not sound; the message names the key.</exception>
+    Task InjectAsync(FaultRule rule) => throw new NotSupportedException("this VM takes no faults at run time");
+
+    /// <summary>Ends all faults: nothing fires any more.</summary>
+    void HealFaults() => throw new NotSupportedException("this VM takes no faults at run time");
 
     /// <summary>What every unit of the VM says about itself, as a tree; one that does not answer in time is shown as unresolved.</summary>
     Task<InspectNode> InspectAsync();
@@ -126,6 +134,15 @@ internal sealed class VmHandle(VmRun run, IActorRef vm) : IVmHandle
     public Task PauseAsync() => AskAsync(static done => new VmProtocol.Pause(done));
 
     public Task ResumeAsync() => AskAsync(static done => new VmProtocol.Resume(done));
+
+    public Task InjectAsync(FaultRule rule)
+    {
+        ArgumentNullException.ThrowIfNull(rule);
+        if (rule.Problem() is var (key, reason)) throw new ArgumentException($"{key}: {reason}", nameof(rule));
+        return AskAsync(done => new VmProtocol.Inject(rule, done));
+    }
+
+    public void HealFaults() => vm.Tell(VmProtocol.Heal.Instance);
 
     public async Task<InspectNode> InspectAsync()
     {

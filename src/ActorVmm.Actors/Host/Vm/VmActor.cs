@@ -4,8 +4,10 @@ using Akka.Routing;
 using ActorVmm.Actors.Host.Vm.Bus;
 using ActorVmm.Actors.Host.Vm.Devices;
 using ActorVmm.Actors.Host.Vm.Events;
+using ActorVmm.Actors.Host.Vm.Faults;
 using ActorVmm.Actors.Host.Vm.Vcpus;
 using ActorVmm.Actors.Settings;
+using ActorVmm.Devices.Faults;
 using ActorVmm.Devices.Power;
 
 namespace ActorVmm.Actors.Host.Vm;
@@ -29,6 +31,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private IActorRef _events = ActorRefs.Nobody;
     private IActorRef _vcpus = ActorRefs.Nobody;
     private Action _then = static () => { };
+    private VmFaults? _faultHooks;
+    private IActorRef _faults = ActorRefs.Nobody;
     private int _deviceCount;
     private int _lostThreads;
     private string? _attention;
@@ -63,6 +67,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     protected override void PostStop()
     {
         _run.Outcome = new VmOutcome(StopReason.Requested, "the host stopped", Retired());
+        _faultHooks?.Dispose();
         _parts?.Dispose();
         FailWaiters();
     }
@@ -178,6 +183,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
             case Terminated gone: OnUnitGone(gone.ActorRef); break;
             case ControlOverdue: Abandon(); break;
             case VmProtocol.Pause pause: pause.Done.TrySetException(Ended()); break;
+            case VmProtocol.Inject inject: inject.Done.TrySetException(Ended()); break;
             case VmProtocol.Resume resume: resume.Done.TrySetException(Ended()); break;
             case UnitProtocol.Inspect: OnInspect(); break;
             default: break; // it is over
@@ -191,6 +197,9 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         {
             case VmProtocol.Stop: BeginStop(StopReason.Requested, "stopped on request"); break;
             case VmProtocol.PowerSignalled power: OnPower(power.Signal); break;
+            case VmProtocol.Inject inject: OnInject(inject); break;
+            case VmProtocol.Heal: _faultHooks!.Engine.Heal(); break;
+            case VcpuProtocol.Hold or VcpuProtocol.Slow: _vcpus.Tell(message); break;
             case VcpuProtocol.Ended ended: BeginEnd(ended.Reason, ended.Detail); break;
             case VcpuProtocol.Lost lost: BeginStop(StopReason.Failed, $"vCPU {lost.Vcpu} failed: {lost.Cause.Message}"); break;
             case DevicesProtocol.GaveUp gaveUp: OnGaveUp(gaveUp); break;
@@ -222,8 +231,10 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         _parts = parts;
         foreach (var note in parts.Notes) _log.Info("{0}", note);
         _alarms = new AlarmClock(parts.Machine.Clock);
-        var target = new EffectTarget(parts.Machine, _run.Console, _flag, Self);
-        var made = new DeviceParts(parts.Machine, _alarms, target, _run.Console, parts.BootUnixNanoseconds);
+        var time = new MachineTime(parts.Machine.Clock, parts.BootUnixNanoseconds);
+        _faultHooks = new VmFaults(new FaultEngine(_run.Spec.Faults, time, new FaultTrace(_run.ExitHandler, _log)), parts.Machine);
+        var target = new EffectTarget(parts.Machine, _run.Console, _flag, Self, _faultHooks.Engine);
+        var made = new DeviceParts(parts.Machine, _alarms, target, _run.Console, parts.BootUnixNanoseconds) { Faults = _faultHooks };
         IReadOnlyList<DeviceUnit> units;
         try
         {
@@ -239,6 +250,10 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         _deviceCount = units.Count;
         _bus = Context.ActorOf(new BusGroup(new BusPorts(_run.ExitHandler, _log), Akka.Dispatch.Dispatchers.DefaultDispatcherId).Props(),
             BusGroup.ActorName);
+        _faults = Context.ActorOf(
+            FaultsActor.Props(_faultHooks, _alarms, target)
+                .WithDispatcher(ActorSettings.CallerRunsDispatcher).WithMailbox(ActorSettings.ExitMailbox),
+            "faults");
         _devices = Context.ActorOf(
             DevicesSupervisor.Props(units, _bus, _settings)
                 .WithDispatcher(ActorSettings.CallerRunsDispatcher).WithMailbox(ActorSettings.ExitMailbox),
@@ -438,6 +453,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         StopDeadline();
         _log.Info("{0} starts again", _run.Spec.Name);
         _flag.Ending = false;
+        _faults.Tell(UnitProtocol.Reset.Instance, ActorRefs.NoSender);
         BecomeRunning();
     }
 
@@ -458,6 +474,13 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
                 if (!string.Equals(_state, "paused", StringComparison.Ordinal)) Quiesce("pausing", () => BecomePaused(done: null));
                 break;
         }
+    }
+
+    private void OnInject(VmProtocol.Inject inject)
+    {
+        _faultHooks!.Engine.Add(inject.Rule);
+        _log.Info("{0}: a fault is injected: {1}", _run.Spec.Name, inject.Rule);
+        inject.Done.TrySetResult();
     }
 
     // ---- A handler that never came back.
@@ -496,6 +519,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         _flag.Ending = true;
         _stopReason = reason;
         _stopDetail = detail;
+        _faultHooks?.Dispose(); // what a plan made to hang is let go
         // A lost thread keeps its actor from ending: nobody waits for that as long as for one that may still come.
         StartDeadline(_lostThreads > 0 ? _settings.InspectDeadline : _settings.ControlDeadline);
         EnterState("stopping", Stopping);
@@ -504,7 +528,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 
     private void StopNext()
     {
-        foreach (var unit in (IActorRef[])[_vcpus, _events, _devices, _bus])
+        foreach (var unit in (IActorRef[])[_vcpus, _events, _faults, _devices, _bus])
         {
             if (unit.IsNobody()) continue;
             Context.Watch(unit);
@@ -521,6 +545,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     {
         if (unit.Equals(_vcpus)) _vcpus = ActorRefs.Nobody;
         else if (unit.Equals(_events)) _events = ActorRefs.Nobody;
+        else if (unit.Equals(_faults)) _faults = ActorRefs.Nobody;
         else if (unit.Equals(_devices)) _devices = ActorRefs.Nobody;
         else if (unit.Equals(_bus)) _bus = ActorRefs.Nobody;
         StopNext();
@@ -557,6 +582,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         foreach (var stashed in Stash.ClearStash())
         {
             if (stashed.Message is VmProtocol.Pause pause) pause.Done.TrySetException(Ended());
+            if (stashed.Message is VmProtocol.Inject inject) inject.Done.TrySetException(Ended());
             if (stashed.Message is VmProtocol.Resume resume) resume.Done.TrySetException(Ended());
         }
     }
@@ -581,7 +607,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 
     private void OnInspect()
     {
-        var units = ((IActorRef[])[_bus, _devices, _vcpus, _events]).Where(unit => !unit.IsNobody());
+        var units = ((IActorRef[])[_bus, _devices, _vcpus, _events, _faults]).Where(unit => !unit.IsNobody());
         var values = new SortedDictionary<string, string>(StringComparer.Ordinal)
         {
             ["state"] = _state,

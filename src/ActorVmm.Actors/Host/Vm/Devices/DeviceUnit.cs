@@ -1,5 +1,6 @@
 using Akka.Actor;
 using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Actors.Host.Vm.Faults;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Actors.Host.Vm.Devices;
@@ -29,6 +30,14 @@ public sealed record DeviceUnit(string Name, Props Props, params IReadOnlyList<A
 /// <param name="BootUnixNanoseconds">Wall clock at machine time 0.</param>
 public sealed record DeviceParts(IMachine Machine, AlarmClock Alarms, IEffectTarget Target, VmConsole Console, ulong BootUnixNanoseconds)
 {
+    /// <summary>The VM's faults; null where none can be injected.</summary>
+    public VmFaults? Faults { get; init; }
+
     /// <summary>What outlives the actor of one device.</summary>
-    public DeviceSlot Slot(string name) => new(name, new EffectBuffer(Target), Alarms);
+    public DeviceSlot Slot(string name)
+    {
+        var slot = new DeviceSlot(name, new EffectBuffer(Target), Alarms);
+        if (FaultHooks.Compiled) Faults?.Attach(slot);
+        return slot;
+    }
 }
