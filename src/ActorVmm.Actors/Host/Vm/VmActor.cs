@@ -3,10 +3,12 @@ using Akka.Event;
 using Akka.Routing;
 using ActorVmm.Actors.Host.Vm.Bus;
 using ActorVmm.Actors.Host.Vm.Devices;
+using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 using ActorVmm.Actors.Host.Vm.Events;
 using ActorVmm.Actors.Host.Vm.Faults;
 using ActorVmm.Actors.Host.Vm.Vcpus;
 using ActorVmm.Actors.Settings;
+using ActorVmm.Backends.Polling;
 using ActorVmm.Devices.Faults;
 using ActorVmm.Devices.Power;
 
@@ -23,6 +25,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private readonly ILoggingAdapter _log = Context.GetLogger();
     private readonly RunFlag _flag = new();
     private readonly HashSet<int> _awaited = [];
+    private readonly EventPoller _poller = new(EventsActor.StartThread);
     private VmParts? _parts;
     private AlarmClock? _alarms;
     private IActorRef _bus = ActorRefs.Nobody;
@@ -68,6 +71,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     {
         _run.Outcome = new VmOutcome(StopReason.Requested, "the host stopped", Retired());
         _faultHooks?.Dispose();
+        _poller.Dispose();
         _parts?.Dispose();
         FailWaiters();
     }
@@ -234,16 +238,17 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         var time = new MachineTime(parts.Machine.Clock, parts.BootUnixNanoseconds);
         _faultHooks = new VmFaults(new FaultEngine(_run.Spec.Faults, time, new FaultTrace(_run.ExitHandler, _log)), parts.Machine);
         var target = new EffectTarget(parts.Machine, _run.Console, _flag, Self, _faultHooks.Engine);
-        var made = new DeviceParts(parts.Machine, _alarms, target, _run.Console, parts.BootUnixNanoseconds) { Faults = _faultHooks };
+        var made = new DeviceParts(parts.Machine, _alarms, target, _run.Console, parts.BootUnixNanoseconds) { Poller = _poller, Faults = _faultHooks };
         IReadOnlyList<DeviceUnit> units;
         try
         {
-            units = [.. DeviceRack.Standard(made), .. _run.Devices.Select(device => device(made))];
+            units = [.. DeviceRack.Standard(made), .. VirtioRack.Of(_run.Spec, made), .. _run.Devices.Select(device => device(made))];
             AddressTable.CheckDisjoint(units.SelectMany(unit => unit.Ranges.Select(range => (range, unit.Name))));
         }
-        catch (ArgumentException overlap)
+        catch (Exception cause) // ranges that overlap, a disk that cannot be opened
         {
-            OnBuildFailed(overlap);
+            made.Abandon();
+            OnBuildFailed(cause);
             return;
         }
 
@@ -280,7 +285,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     {
         var links = new VcpuLinks(Self, _bus, _alarms!, _flag, _settings.ReplyDeadline);
         _vcpus = Context.ActorOf(VcpusSupervisor.Props(_parts!.Machine.Vcpus, links, _settings.InspectDeadline), "vcpus");
-        _events = Context.ActorOf(EventsActor.Props(_run.Console.Input, _serial), "events");
+        _events = Context.ActorOf(EventsActor.Props(_run.Console.Input, _serial, _poller), "events");
         Await(_parts.Machine.Vcpus.Count + 1, then: OnAllStarted);
         _vcpus.Tell(UnitProtocol.Start.Instance);
         _events.Tell(UnitProtocol.Start.Instance);

@@ -1,6 +1,8 @@
 using Akka.Actor;
 using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 using ActorVmm.Actors.Host.Vm.Faults;
+using ActorVmm.Backends.Polling;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Actors.Host.Vm.Devices;
@@ -32,6 +34,15 @@ public sealed record DeviceParts(IMachine Machine, AlarmClock Alarms, IEffectTar
 {
     /// <summary>The VM's faults; null where none can be injected.</summary>
     public VmFaults? Faults { get; init; }
+
+    /// <summary>Watches descriptors (doorbells, taps) for devices.</summary>
+    public required EventPoller Poller { get; init; }
+
+    /// <summary>The virtio slots made so far; each is disposed by its actor.</summary>
+    internal List<VirtioSlot> Virtio { get; } = [];
+
+    /// <summary>The devices will never be actors: their backends are let go.</summary>
+    internal void Abandon() => Virtio.ForEach(static slot => slot.Dispose());
 
     /// <summary>What outlives the actor of one device.</summary>
     public DeviceSlot Slot(string name)

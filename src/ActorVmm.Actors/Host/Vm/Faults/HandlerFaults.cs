@@ -1,5 +1,7 @@
 using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 using ActorVmm.Devices.Faults;
+using ActorVmm.Devices.Virtio.Queue;
 
 namespace ActorVmm.Actors.Host.Vm.Faults;
 
@@ -9,6 +11,9 @@ namespace ActorVmm.Actors.Host.Vm.Faults;
 /// <param name="faults">The VM's.</param>
 internal sealed class HandlerFaults(FaultSite site, FaultSite mailbox, VmFaults faults)
 {
+    /// <summary>QueueNotify of a virtio device (virtio 1.2 §4.2.2).</summary>
+    private const ulong Doorbell = 0x50;
+
     /// <summary>Questions and commands of the VM itself are spared: they are not the device's work.</summary>
     public static bool Concerns(object message) => message.GetType().DeclaringType != typeof(UnitProtocol);
 
@@ -77,9 +82,24 @@ internal sealed class HandlerFaults(FaultSite site, FaultSite mailbox, VmFaults 
         throw new InjectedFaultException($"{hit.Rule.Name}: crash at {happening.Point}");
     }
 
-    private static FaultEvent EventOf(object message, string point) => message is BusAccess access
-        ? new FaultEvent(access.IsWrite ? "write" : "read", access.Offset, Point: point)
-        : new FaultEvent(Direction: null, Point: point);
+    private static FaultEvent EventOf(object message, string point) => message switch
+    {
+        BusAccess { IsWrite: true, Offset: Doorbell } ring => new FaultEvent("write", Doorbell, Queue: (int)(ring.Data & 0xFFFF), Point: point),
+        DoorbellRang rang => new FaultEvent("write", Doorbell, Queue: rang.Queue, Point: point), // the same without an exit
+        BusAccess access => new FaultEvent(access.IsWrite ? "write" : "read", access.Offset, Point: point),
+        _ => new FaultEvent(Direction: null, Point: point),
+    };
 
     private static TimeSpan Host(ulong nanoseconds) => TimeSpan.FromTicks((long)Math.Min(nanoseconds / 100, (ulong)TimeSpan.MaxValue.Ticks / 2));
+}
+
+/// <summary>The crash points of virtio requests, by the names that a plan has for them.</summary>
+/// <param name="faults">The device's.</param>
+internal sealed class QueueFaults(HandlerFaults faults) : ICrashHook
+{
+    // In the order of the enumeration, after the four of every device.
+    private static readonly string[] s_names = [.. FaultPoints.All.Skip(4)];
+
+    /// <inheritdoc/>
+    public void Reached(CrashPoint point, int queue, ushort head) => faults.AtQueue(s_names[(int)point], queue, head);
 }

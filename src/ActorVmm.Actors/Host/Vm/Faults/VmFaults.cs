@@ -1,5 +1,6 @@
 using ActorVmm.Actors.Host.Vm.Devices;
 using ActorVmm.Devices.Faults;
+using ActorVmm.Devices.Virtio;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Actors.Host.Vm.Faults;
@@ -49,6 +50,14 @@ public sealed class VmFaults : IDisposable
         var both = new HandlerFaults(handler, mailbox, this);
         handler.OnArmed(() => slot.Faults = both);
         mailbox.OnArmed(() => slot.Faults = both);
+    }
+
+    /// <summary>Crash points of a virtio device's requests, once there is a rule for them.</summary>
+    internal void Attach(string device, VirtioLedger ledger)
+    {
+        var site = Engine.Site(FaultFamily.Handler, device);
+        var hook = new QueueFaults(new HandlerFaults(site, site, this));
+        site.OnArmed(() => ledger.CrashHook = hook);
     }
 
     /// <summary>Calls <paramref name="action"/> on vCPU 0's thread at a machine time; under virtual time at exactly that one. Any thread.</summary>

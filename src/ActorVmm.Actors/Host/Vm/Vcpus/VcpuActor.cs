@@ -382,6 +382,7 @@ public sealed class VcpuActor : UntypedActor
         ["exits"] = $"{_exits}",
         ["waits"] = $"{_parked}",
         ["overdue"] = $"{_overdueCount}",
+        ["held"] = $"{_held}",
         ["rescued"] = $"{_seat.Rescues}",
         ["kicks"] = $"{_dispatcher.Gate.Kicks}",
         ["retired"] = $"{_vcpu.RetiredInstructions}",
@@ -392,6 +393,7 @@ public sealed class VcpuActor : UntypedActor
     // ---- Faults of a plan: the vCPU stays out of the guest for a while.
 
     private int _holds;
+    private long _held;
 
     private void OnHold(VcpuProtocol.Hold hold)
     {
@@ -401,6 +403,7 @@ public sealed class VcpuActor : UntypedActor
     private void HoldFor(TimeSpan time)
     {
         _holds++;
+        _held++;
         Context.System.Scheduler.ScheduleTellOnce(time, Self, HoldOver.Instance, ActorRefs.NoSender);
     }
 

@@ -1,4 +1,3 @@
-using Akka.Actor;
 using ActorVmm.Hypervisor;
 using ActorVmm.Testing.Actors;
 
