@@ -27,6 +27,12 @@ public enum FaultKind
     /// <summary>What a read gives to the guest has bits that the disk does not have.</summary>
     BlockReadCorruption,
 
+    /// <summary>
+    /// A write stays in a cache of the disk until a flush makes it durable; what is in there when the VM ends, whatever way, is lost. With a
+    /// probability the others are written through, so that what survives is not the order in which it was written.
+    /// </summary>
+    BlockVolatileCache,
+
     /// <summary>A request is never answered: a backend that hangs.</summary>
     BlockHang,
 
@@ -150,6 +156,17 @@ public static class FaultKinds
         <= FaultKind.ActorSlow => FaultFamily.Handler,
         FaultKind.EntropyStarvation => FaultFamily.Entropy,
         _ => FaultFamily.Machine,
+    };
+
+    /// <summary>The only direction of events that it can happen to; null where there are several.</summary>
+    public static string? DirectionOf(FaultKind kind) => kind switch
+    {
+        FaultKind.BlockEnospc or FaultKind.BlockDiskFull or FaultKind.BlockTornWrite or FaultKind.BlockMisdirectedWrite
+            or FaultKind.BlockVolatileCache or FaultKind.DoorbellLost => "write",
+        FaultKind.BlockDroppedFlush => "flush",
+        FaultKind.BlockReadCorruption => "read",
+        FaultKind.SerialDrop or FaultKind.SerialCorruption => "tx",
+        _ => null,
     };
 
     /// <summary>Its name in a plan and in a trace.</summary>

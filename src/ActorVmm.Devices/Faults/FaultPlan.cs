@@ -113,6 +113,8 @@ public sealed record FaultRule
         if (Period == 0) return ("period", "allowed is more than zero");
         if (Until <= From) return ("until", "must be after from");
         if (Last < First) return ("last", "must not be below first");
+        if (Direction is { } direction && FaultKinds.DirectionOf(Kind) is { } only && !string.Equals(direction, only, StringComparison.Ordinal))
+            return ("direction", $"{FaultKinds.NameOf(Kind)} happens to {only} only");
         if (AfterConsole is { Length: 0 or > 256 }) return ("after-console", "allowed are 1 to 256 characters");
         if (Name.Length is 0 or > 64) return ("name", "allowed are 1 to 64 characters");
         if (IsTimed && (Nth ?? Every) is not null)

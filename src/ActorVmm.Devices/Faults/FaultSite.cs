@@ -120,9 +120,8 @@ internal sealed class RuleState(FaultRule rule, FaultEngine engine, string devic
 
     private bool Fits(in FaultEvent happening)
     {
-        if (Rule.Kind == FaultKind.DoorbellLost
-            && (!string.Equals(happening.Direction, "write", StringComparison.Ordinal) || (Rule.First is null && happening.First != Doorbell)))
-            return false;
+        if (FaultKinds.DirectionOf(Rule.Kind) is { } only && !string.Equals(only, happening.Direction, StringComparison.Ordinal)) return false;
+        if (Rule is { Kind: FaultKind.DoorbellLost, First: null } && happening.First != Doorbell) return false;
         if (Rule.Point is { } point && !string.Equals(point, happening.Point, StringComparison.Ordinal)) return false;
         // A crash without a point happens where a message arrives, and not at each of the places that it passes.
         if (Rule.Point is null && happening.Point is { } at && !string.Equals(at, FaultPoints.Entered, StringComparison.Ordinal)) return false;
