@@ -6,6 +6,7 @@ using ActorVmm.Bench;
     ("kvm-exits", "under KVM: exits against direct calls and against QEMU, kicks, messages to a vCPU [exits|latency|qemu [ROUNDS [EXITS [QEMU]]]]",
         KvmExits.Run),
     ("boot-vs-tcg", "power-on to prompt to reset: soft against qemu-system-x86_64 -accel tcg [ROUNDS [QEMU]]", BootVersusTcg.Run),
+    ("virtio-ring", "requests per second through a virtqueue, driver and device on one core", VirtioRing.Run),
     ("cold-start", "process start to first guest instruction; memory beyond guest RAM [ROUNDS]", ColdStart.Run),
 ];
 

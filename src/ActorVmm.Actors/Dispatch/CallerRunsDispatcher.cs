@@ -96,7 +96,7 @@ public sealed class CallerRunsDispatcher : Dispatcher
             return false;
         }
 
-        context.Running = true;
+        context.Enter(mailbox);
         var outer = InternalCurrentActorCellKeeper.Current;
         InternalCurrentActorCellKeeper.Current = cell;
         try
@@ -110,7 +110,7 @@ public sealed class CallerRunsDispatcher : Dispatcher
             if (MailboxAccess.HasMessages(mailbox) || MailboxAccess.HasSystemMessages(mailbox))
                 MailboxAccess.RegisterForExecution(this, mailbox, hasMessages: false, hasSystemMessages: false);
             if (context.HasDue) RunDueAndEnd(context);
-            else context.Running = false;
+            else context.Leave();
         }
 
         return true;
@@ -121,7 +121,7 @@ public sealed class CallerRunsDispatcher : Dispatcher
         try { RunDue(context); }
         finally
         {
-            context.Running = false;
+            context.Leave();
             if (context.HasDue) HandOver(context);
         }
     }
@@ -129,7 +129,7 @@ public sealed class CallerRunsDispatcher : Dispatcher
     // Loops have methods of their own: with a loop beside the handler this one would be compiled once, without a profile.
     private void RunInline(CallerRunsContext context, IRunnable run)
     {
-        context.Running = true;
+        context.Enter(run);
         try
         {
             run.Run();
@@ -137,7 +137,7 @@ public sealed class CallerRunsDispatcher : Dispatcher
         }
         finally
         {
-            context.Running = false;
+            context.Leave();
             // Only after an exception that Akka does not handle: claimed mailboxes must still run somewhere.
             if (context.HasDue) HandOver(context);
         }
@@ -145,7 +145,11 @@ public sealed class CallerRunsDispatcher : Dispatcher
 
     private static void RunDue(CallerRunsContext context)
     {
-        while (context.TryPop(out var next)) next!.Run();
+        while (context.TryPop(out var next))
+        {
+            context.GoOn(next!);
+            next!.Run();
+        }
     }
 
     private void HandOver(CallerRunsContext context)

@@ -1,5 +1,7 @@
 using Akka.Actor;
+using ActorVmm.Actors.Dispatch;
 using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Actors.Host.Vm.Faults;
 using ActorVmm.Devices;
 using ActorVmm.Hypervisor;
 
@@ -35,6 +37,7 @@ public sealed class DeviceSlot
     private readonly AlarmClock _alarms;
     private readonly int _alarm;
     private ulong _deadline = ulong.MaxValue;
+    private HandlerFaults? _faults;
     private long _handled;
     private long _failures;
     private long _restarts;
@@ -54,10 +57,32 @@ public sealed class DeviceSlot
     public string Name { get; }
 
     /// <summary>Where the device's ports lead; effects leave when the checkpoint is stored.</summary>
-    public EffectBuffer Effects { get; }
+    public EffectBuffer Effects { get; private set; }
+
+    /// <summary>The turn of the instance that has the slot. Any thread.</summary>
+    internal Turn Turn { get; private set; } = new();
+
+    /// <summary>The mailbox of the actor that has the slot. Any thread.</summary>
+    internal Akka.Dispatch.Mailbox? Mailbox { get; private set; }
 
     /// <summary>Machine time.</summary>
     public IMachineClock Clock => _alarms.Clock;
+
+    /// <summary>Faults of the device's actor; null unless a plan has rules for it.</summary>
+    internal HandlerFaults? Faults
+    {
+        get => Volatile.Read(ref _faults);
+        set => Volatile.Write(ref _faults, value);
+    }
+
+    /// <summary>
+    /// An access whose checkpoint was stored when the instance failed, and its answer: its effects leave and it is answered with the next
+    /// instance; it is not tried again.
+    /// </summary>
+    internal (BusAccess? Access, ulong Answer)? Stored { get; set; }
+
+    /// <summary>Messages that wait while the mailbox stands still; null where it does not.</summary>
+    internal Queue<(object Message, IActorRef Sender)>? Stalled { get; set; }
 
     /// <summary>An access that failed once: it is the first message that the restarted device handles.</summary>
     internal BusAccess? Owed { get; set; }
@@ -79,7 +104,23 @@ public sealed class DeviceSlot
     internal void CountRestart() => Interlocked.Increment(ref _restarts);
 
     /// <summary>Names the actor that the alarm clock wakes.</summary>
-    internal void Attach(IActorRef device) => _alarms.Attach(_alarm, device);
+    internal void Attach(IActorRef device, Akka.Dispatch.Mailbox mailbox)
+    {
+        Mailbox = mailbox;
+        _alarms.Attach(_alarm, device);
+    }
+
+    /// <summary>
+    /// The instance that had the slot is fenced, and may still hold what it was given: the next one gets its own. What the old one has not
+    /// stored, and has not let out, never was.
+    /// </summary>
+    internal void Renew()
+    {
+        Effects = Effects.Successor();
+        Turn = new Turn();
+        Owed = null; // the vCPU asks again by itself
+        _deadline = ulong.MaxValue;
+    }
 
     /// <summary>Asks to be woken at <paramref name="deadline"/>. Free where it has not changed.</summary>
     internal void SetDeadline(ulong? deadline)
