@@ -68,6 +68,17 @@ public sealed class GuestMemory : IDisposable
         return count >= 0 && Find(at, (ulong)count) is { } region && region.TrySlice(at, count, out bytes);
     }
 
+    /// <summary>The host address of a range, for system calls that read or write it in place (then <see cref="Written"/> is due). False where
+    /// the range is not wholly in one region.</summary>
+    public unsafe bool TryLocate(GuestAddress at, int count, out HostSegment segment)
+    {
+        segment = default;
+        if (count < 0 || Find(at, (ulong)count) is not { } region || !region.TrySlice(at, count, out _)) return false;
+        // SAFETY: TrySlice proved that the range lies in this region's mapping.
+        segment = new HostSegment((byte*)region.HostAddress + (at.Value - region.Start.Value), count);
+        return true;
+    }
+
     /// <summary>Tells the observer that a device wrote through <see cref="TrySliceForWrite"/>.</summary>
     public void Written(GuestAddress at, ulong count) => WriteObserver?.OnWritten(at, count);
 
