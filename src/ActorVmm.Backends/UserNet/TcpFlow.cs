@@ -137,7 +137,8 @@ internal sealed partial class TcpFlow
             else if (ReferenceEquals(e, _reading))
             {
                 _waitingForData = false;
-                PullFromHost();
+                if (e.SocketError == SocketError.Success) PullFromHost();
+                else Abort(tellGuest: true); // the wait has taken the error: the socket itself only knows an end now
             }
             else
             {
@@ -195,8 +196,10 @@ internal sealed partial class TcpFlow
             if (error is SocketError.WouldBlock or SocketError.IOPending)
             {
                 WaitForData();
-                if (!_waitingForData && _phase == Phase.Open) continue; // there is some already
-                break;
+                if (_waitingForData) break;
+                if (_reading.SocketError == SocketError.Success) continue; // there is some already
+                Abort(tellGuest: true);
+                return;
             }
             if (error == SocketError.Success)
             {
@@ -271,7 +274,7 @@ internal sealed partial class TcpFlow
     }
 
     /// <summary>Both halves are closed and each end knows: the socket may go.</summary>
-    private void FinishIfDone()
+    public void FinishIfDone()
     {
         if (_hostEnded && _finAcknowledged && _guestEnded && _shutDown && _acksDue == 0) Finish();
     }

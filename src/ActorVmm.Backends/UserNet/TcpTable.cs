@@ -82,6 +82,7 @@ internal sealed class TcpTable : IDisposable
             var length = flow.Emit(header, room, offloads, out first, out second);
             if (flow.HasOutput) List(flow);
             if (length == 0) continue;
+            flow.FinishIfDone(); // the last word may just have been said; its pieces are empty then
             return length;
         }
         first = second = default;

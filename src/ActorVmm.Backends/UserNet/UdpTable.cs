@@ -200,6 +200,7 @@ internal sealed class UdpTable : IDisposable
 
         private void Take()
         {
+            if (_reading.SocketError == SocketError.ConnectionRefused) Refused(); // the wait has taken the error
             for (var i = 0; i < BatchLimit && !_closed; i++)
             {
                 var count = _socket.Receive(_table._datagram, SocketFlags.None, out var error);

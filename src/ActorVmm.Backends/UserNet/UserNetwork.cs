@@ -315,7 +315,8 @@ public sealed class UserNetwork : IPacketPort
 
     private static bool TryReadUdp(ReadOnlySpan<byte> bytes, out ushort source, out ushort destination, out ReadOnlySpan<byte> payload)
     {
-        (source, destination, payload) = (0, 0, default);
+        source = destination = 0;
+        payload = default;
         if (bytes.Length < Udp.HeaderLength) return false;
         var length = BinaryPrimitives.ReadUInt16BigEndian(bytes[4..]);
         if (length < Udp.HeaderLength || length > bytes.Length) return false;

@@ -39,7 +39,7 @@ public readonly record struct MacAddress(ulong Value)
         hash = (hash ^ '/') * 1099511628211UL;
         foreach (var c in device) hash = (hash ^ c) * 1099511628211UL;
         hash ^= hash >> 32;
-        return new MacAddress(0x02AC_0000_0000 | (uint)hash); // 02: local, unicast
+        return new MacAddress(0x02AC_0000_0000UL | (uint)hash); // 02: local, unicast
     }
 
     /// <summary>Reads <c>06:00:AC:10:00:02</c>; false for any other form.</summary>
