@@ -19,6 +19,9 @@ public readonly unsafe struct HostSegment
         _length = (nuint)length;
     }
 
+    /// <summary>Host address of the first byte, for the native edge.</summary>
+    public nint Address => (nint)_start;
+
     /// <summary>Bytes.</summary>
     public int Length => (int)_length;
 
