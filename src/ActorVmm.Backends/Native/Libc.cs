@@ -8,18 +8,6 @@ namespace ActorVmm.Backends.Native;
 internal static unsafe partial class Libc
 {
     public const int EPERM = 1, EIO = 5, EAGAIN = 11, EACCES = 13, EBUSY = 16, ENODEV = 19, EINVAL = 22, EBADFD = 77;
-    public const int EventFdNonBlocking = 0x800, EventFdCloseOnExec = 0x80000, EpollCloseOnExec = 0x80000;
-    public const int EpollCtlAdd = 1, EpollCtlDel = 2;
-    public const uint EpollIn = 1, EpollErr = 8, EpollHup = 0x10, EpollEdge = 1u << 31;
-
-    /// <summary>struct epoll_event as x86-64 has it: packed.</summary>
-    [StructLayout(LayoutKind.Sequential, Pack = 4)]
-    public struct EpollEvent
-    {
-        public uint Events;
-        public ulong Data;
-    }
-
     [LibraryImport("libc", EntryPoint = "open", SetLastError = true)]
     private static partial int Open(byte* path, int flags);
 
@@ -34,21 +22,6 @@ internal static unsafe partial class Libc
 
     [LibraryImport("libc", EntryPoint = "read", SetLastError = true)]
     public static partial nint Read(SafeHandle file, void* into, nuint count);
-
-    [LibraryImport("libc", EntryPoint = "write", SetLastError = true)]
-    public static partial nint Write(SafeHandle file, void* from, nuint count);
-
-    [LibraryImport("libc", EntryPoint = "eventfd", SetLastError = true)]
-    public static partial int EventFd(uint initial, int flags);
-
-    [LibraryImport("libc", EntryPoint = "epoll_create1", SetLastError = true)]
-    public static partial int EpollCreate(int flags);
-
-    [LibraryImport("libc", EntryPoint = "epoll_ctl", SetLastError = true)]
-    public static partial int EpollCtl(SafeHandle epoll, int operation, SafeHandle file, EpollEvent* wanted);
-
-    [LibraryImport("libc", EntryPoint = "epoll_wait", SetLastError = true)]
-    public static partial int EpollWait(SafeHandle epoll, EpollEvent* ready, int most, int milliseconds);
 
     [LibraryImport("libc", EntryPoint = "socket", SetLastError = true)]
     public static partial int Socket(int family, int type, int protocol);

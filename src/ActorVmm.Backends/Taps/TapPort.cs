@@ -1,4 +1,5 @@
 using ActorVmm.Backends.Native;
+using ActorVmm.Backends.Polling;
 using ActorVmm.Devices.Virtio.Net;
 using ActorVmm.Memory;
 
@@ -9,13 +10,20 @@ namespace ActorVmm.Backends.Taps;
 /// interface that is down, full or gone costs packets, which are counted; one that is gone is looked for once a second.
 /// </summary>
 /// <remarks>
-/// The device's thread sends and receives; the watcher's thread waits for packets, follows the interface's state, and opens it again. One that
-/// was made here goes away when its last descriptor is closed, however this process ends.
+/// The device's thread sends and receives; the poller's waits for packets (edge-triggered: what the guest has no room for wakes nobody) and
+/// for changes of the interface's state. An interface that was made here goes away when its last descriptor is closed, however this process
+/// ends.
 /// </remarks>
 public sealed class TapPort : IPacketPort
 {
+    private static readonly TimeSpan s_retryPeriod = TimeSpan.FromSeconds(1);
+
     private readonly TapSettings _settings;
-    private readonly TapWatcher _watcher;
+    private readonly EventPoller _poller;
+    private readonly TapLink _link;
+    private readonly IDisposable _linkWatch;
+    private readonly ITimer _retry;
+    private readonly List<IDisposable> _watches = [];
     private readonly Lock _gate = new(); // around opening and settings; never around packets
     private readonly bool _created;
     private TapHandles? _handles;
@@ -29,26 +37,34 @@ public sealed class TapPort : IPacketPort
     private long _droppedDown, _droppedFull, _droppedGone, _refused, _lost, _reopened;
 
     /// <summary>Opens an interface, or makes it and puts it up.</summary>
+    /// <param name="settings">Which.</param>
+    /// <param name="poller">Waits for packets; outlives this object.</param>
+    /// <param name="time">The host's clock, for looking again.</param>
     /// <exception cref="TapException">It cannot be had.</exception>
-    public TapPort(TapSettings settings)
+    public TapPort(TapSettings settings, EventPoller poller, TimeProvider? time = null)
     {
         ArgumentNullException.ThrowIfNull(settings);
+        ArgumentNullException.ThrowIfNull(poller);
         _settings = settings;
+        _poller = poller;
         var handles = TapHandles.Open(settings, mayCreate: true);
         _created = handles.Created;
         try
         {
-            _watcher = new TapWatcher(settings.Name, this);
-            if (_created) _watcher.BringUp();
-            Adopt(handles);
+            _link = new TapLink(settings.Name);
+            if (_created) _link.BringUp();
+            _linkWatch = poller.Watch(_link.Descriptor, OnLinkMessage);
+            lock (_gate) Adopt(handles);
         }
         catch
         {
+            _linkWatch?.Dispose();
+            _link?.Dispose();
             handles.Dispose();
-            _watcher?.Dispose();
             throw;
         }
-        _watcher.Start();
+        _retry = (time ?? TimeProvider.System).CreateTimer(static state => ((TapPort)state!).Reopen(), this,
+            Timeout.InfiniteTimeSpan, Timeout.InfiniteTimeSpan);
     }
 
     /// <summary>The interface's name.</summary>
@@ -139,59 +155,66 @@ public sealed class TapPort : IPacketPort
     /// <summary>Closes it; an interface that was made here goes away.</summary>
     public void Dispose()
     {
-        if (_disposed) return;
-        _disposed = true;
-        _watcher.Dispose();
         lock (_gate)
         {
+            if (_disposed) return;
+            _disposed = true;
+            _retry.Dispose();
+            _linkWatch.Dispose();
+            Unwatch();
             _handles?.Dispose();
             _retired?.Dispose();
             _handles = _retired = null;
+            _link.Dispose();
         }
     }
 
-    /// <summary>The watcher: packets wait, or may.</summary>
-    internal void OnPackets() => Volatile.Read(ref _ready)?.Invoke();
+    private void TellReady() => Volatile.Read(ref _ready)?.Invoke();
 
-    /// <summary>The watcher: the interface's state may have changed.</summary>
-    internal void OnState(bool up)
-    {
-        if (_up == up) return;
-        _up = up;
-        OnPackets();
-    }
-
-    /// <summary>The watcher: the interface is away; true where it is back.</summary>
-    internal bool TryReopen()
+    private void OnLinkMessage()
     {
         lock (_gate)
         {
-            if (_disposed || _handles is not null) return true;
+            if (_disposed) return;
+            _link.Drain();
+            var up = _handles is not null && _link.IsUp;
+            if (up == _up) return;
+            _up = up;
+        }
+        TellReady();
+    }
+
+    /// <summary>The interface is away: perhaps it is back.</summary>
+    private void Reopen()
+    {
+        lock (_gate)
+        {
+            if (_disposed || _handles is not null) return;
             // Whoever still used these has long returned from a call that never waits.
             _retired?.Dispose();
             _retired = null;
             try
             {
                 var handles = TapHandles.Open(_settings, mayCreate: _created);
-                if (handles.Created) _watcher.BringUp();
+                if (handles.Created) _link.BringUp();
                 Adopt(handles);
             }
             catch (TapException)
             {
-                return false; // not yet
+                return; // not yet
             }
+            _retry.Change(Timeout.InfiniteTimeSpan, Timeout.InfiniteTimeSpan);
             Interlocked.Increment(ref _reopened);
         }
-        OnPackets();
-        return true;
+        TellReady();
     }
 
     private void Adopt(TapHandles handles)
     {
-        _watcher.Watch(handles);
+        for (var i = 0; i < handles.Count; i++) _watches.Add(_poller.Watch((int)handles[i].DangerousGetHandle(), TellReady));
         Volatile.Write(ref _handles, handles);
         Apply();
-        _up = _watcher.IsUp();
+        _up = _link.IsUp;
     }
 
     private void Apply()
@@ -201,16 +224,24 @@ public sealed class TapPort : IPacketPort
         handles.Enable(_pairs);
     }
 
+    private void Unwatch()
+    {
+        foreach (var watch in _watches) watch.Dispose();
+        _watches.Clear();
+    }
+
     private void Lose(TapHandles handles)
     {
         Interlocked.Increment(ref _droppedGone);
         lock (_gate)
         {
-            if (!ReferenceEquals(_handles, handles)) return;
+            if (_disposed || !ReferenceEquals(_handles, handles)) return;
             Volatile.Write(ref _handles, null);
+            Unwatch();
             _retired = handles; // closed when it is opened again: another thread may be in a call on it
+            _up = false;
             Interlocked.Increment(ref _lost);
+            _retry.Change(s_retryPeriod, s_retryPeriod);
         }
-        _watcher.Wake();
     }
 }
