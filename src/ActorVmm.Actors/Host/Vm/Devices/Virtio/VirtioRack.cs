@@ -10,6 +10,7 @@ internal static class VirtioRack
     public static IEnumerable<DeviceUnit> Of(VmSpec spec, DeviceParts parts) =>
         VirtioPlan.Of(spec).Select(place => place.Kind switch
         {
+            VirtioKind.Net     => NetUnit.Of(spec, parts, place),
             VirtioKind.Entropy => Entropy(spec, parts, place),
             _ => throw new HypervisorException($"{spec.Name}: {place.Name} is not built in this version; remove it"),
         });
