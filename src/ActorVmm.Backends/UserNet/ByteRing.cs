@@ -52,10 +52,10 @@ internal sealed class ByteRing : IDisposable
     public int Count { get; private set; }
     public int Free => Limit - Count;
 
-    /// <summary>True while somebody else holds <see cref="First"/>: the bytes must stay where they are.</summary>
+    /// <summary>True while somebody else reads <see cref="First"/>: that array is not used for anything else.</summary>
     public bool Held { get; set; }
 
-    /// <summary>Room for at least one byte, in one piece; empty where the ring is full, or is held and would have to grow.</summary>
+    /// <summary>Room for at least one byte, in one piece; empty where the ring is full.</summary>
     public Span<byte> Room()
     {
         if (Count == _size && !Grow()) return default;
@@ -116,13 +116,13 @@ internal sealed class ByteRing : IDisposable
 
     private bool Grow()
     {
-        if (Held || _size >= Limit) return false;
+        if (_size >= Limit) return false;
         var size = _size == 0 ? Math.Min(FirstSize, Limit) : 2 * _size;
         var bytes = ArrayPool<byte>.Shared.Rent(size);
         Slices(0, Count, out var first, out var second);
         first.CopyTo(bytes);
         second.CopyTo(bytes.AsSpan(first.Length));
-        if (_bytes.Length > 0) ArrayPool<byte>.Shared.Return(_bytes);
+        if (_bytes.Length > 0 && !Held) ArrayPool<byte>.Shared.Return(_bytes);
         (_bytes, _size, _start) = (bytes, size, 0);
         return true;
     }
