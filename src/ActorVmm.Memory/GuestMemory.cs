@@ -68,6 +68,18 @@ public sealed class GuestMemory : IDisposable
         return count >= 0 && Find(at, (ulong)count) is { } region && region.TrySlice(at, count, out bytes);
     }
 
+    /// <summary>
+    /// Where the range is in the host's memory, for system calls that read or write guest RAM directly; whoever wrote there calls
+    /// <see cref="Written"/>. False where the range is not wholly in one region.
+    /// </summary>
+    public bool TryLocate(GuestAddress at, int count, out HostSlice slice)
+    {
+        slice = default;
+        if (count < 0 || Find(at, (ulong)count) is not { } region || region.HostAddress == 0) return false;
+        slice = new HostSlice(region.HostAddress + (nint)(at.Value - region.Start.Value), (nuint)count);
+        return true;
+    }
+
     /// <summary>Tells the observer that a device wrote through <see cref="TrySliceForWrite"/>.</summary>
     public void Written(GuestAddress at, ulong count) => WriteObserver?.OnWritten(at, count);
 
