@@ -58,7 +58,7 @@ public sealed class FileDisk : IDisk, IDisposable
     /// <summary>Requests that the host could not perform. Any thread.</summary>
     public long Failures => Volatile.Read(ref _failures);
 
-    /// <summary>The last of them, for people; null where there was none. Any thread.</summary>
+    /// <inheritdoc/>
     public string? LastError { get; private set; }
 
     /// <inheritdoc/>

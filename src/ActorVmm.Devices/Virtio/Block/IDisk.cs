@@ -24,6 +24,9 @@ public interface IDisk
     /// <summary>Whether ranges can be given back to the host (DISCARD).</summary>
     bool Discards { get; }
 
+    /// <summary>What the host said when it last could not perform a request, for people; null where it never happened. Any thread.</summary>
+    string? LastError => null;
+
     /// <summary>
     /// Called from any thread when a completion waits after there was none, or when <see cref="Sectors"/> has changed. Quick, and throws
     /// nothing. Spurious calls are harmless.
