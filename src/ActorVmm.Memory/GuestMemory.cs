@@ -68,15 +68,14 @@ public sealed class GuestMemory : IDisposable
         return count >= 0 && Find(at, (ulong)count) is { } region && region.TrySlice(at, count, out bytes);
     }
 
-    /// <summary>
-    /// Where the range is in the host's memory, for system calls that read or write guest RAM directly; whoever wrote there calls
-    /// <see cref="Written"/>. False where the range is not wholly in one region.
-    /// </summary>
-    public bool TryLocate(GuestAddress at, int count, out HostSlice slice)
+    /// <summary>The host address of a range, for system calls that read or write it in place (then <see cref="Written"/> is due). False where
+    /// the range is not wholly in one region.</summary>
+    public unsafe bool TryLocate(GuestAddress at, int count, out HostSegment segment)
     {
-        slice = default;
-        if (count < 0 || Find(at, (ulong)count) is not { } region || region.HostAddress == 0) return false;
-        slice = new HostSlice(region.HostAddress + (nint)(at.Value - region.Start.Value), (nuint)count);
+        segment = default;
+        if (count < 0 || Find(at, (ulong)count) is not { } region || !region.TrySlice(at, count, out _)) return false;
+        // SAFETY: TrySlice proved that the range lies in this region's mapping.
+        segment = new HostSegment((byte*)region.HostAddress + (at.Value - region.Start.Value), count);
         return true;
     }
 

@@ -126,10 +126,10 @@ internal sealed unsafe class DiskFile : IDisposable
         {
             var part = segments.Slice(done, Math.Min(MostSegments, segments.Length - done));
             nuint wanted = 0;
-            foreach (var segment in part) wanted += segment.Length;
+            foreach (var segment in part) wanted += (nuint)segment.Length;
             nint moved;
-            // SAFETY: HostSlice is laid out like struct iovec, and each lies in guest RAM, which outlives every request.
-            fixed (HostSlice* first = part)
+            // SAFETY: HostSegment is laid out like struct iovec, and each lies in guest RAM, which outlives every request.
+            fixed (HostSegment* first = part)
             {
                 moved = write
                     ? PWriteV2(_file, first, part.Length, offset, request.Flag ? RWF_DSYNC : 0)
@@ -150,15 +150,15 @@ internal sealed unsafe class DiskFile : IDisposable
     }
 
     /// <summary>Moves what a call has left over, piece by piece.</summary>
-    private int Rest(ReadOnlySpan<HostSlice> segments, nuint moved, long offset, bool write)
+    private int Rest(ReadOnlySpan<HostSegment> segments, nuint moved, long offset, bool write)
     {
         foreach (var segment in segments)
         {
-            var at = Math.Min(moved, segment.Length);
+            var at = Math.Min(moved, (nuint)segment.Length);
             moved -= at;
             // SAFETY: the part of the segment after `at`, in guest RAM.
-            if (Move((byte*)segment.Address + at, segment.Length - at, offset + (long)at, write) is var fault && fault != 0) return fault;
-            offset += (long)segment.Length;
+            if (Move((byte*)segment.Address + at, (nuint)segment.Length - at, offset + (long)at, write) is var fault && fault != 0) return fault;
+            offset += segment.Length;
         }
         return 0;
     }
@@ -182,24 +182,24 @@ internal sealed unsafe class DiskFile : IDisposable
         return 0;
     }
 
-    private bool Aligned(ReadOnlySpan<HostSlice> segments)
+    private bool Aligned(ReadOnlySpan<HostSegment> segments)
     {
         foreach (var segment in segments)
-            if ((((nuint)segment.Address | segment.Length) & (nuint)(_memoryAlignment - 1)) != 0) return false;
+            if ((((nuint)segment.Address | (nuint)segment.Length) & (nuint)(_memoryAlignment - 1)) != 0) return false;
         return true;
     }
 
     /// <summary>Direct I/O for guest memory that is not aligned as it has to be: by way of aligned memory, a piece at a time.</summary>
-    private int Bounce(ReadOnlySpan<HostSlice> segments, long offset, bool write, bool durable)
+    private int Bounce(ReadOnlySpan<HostSegment> segments, long offset, bool write, bool durable)
     {
         ulong total = 0;
-        foreach (var segment in segments) total += segment.Length;
+        foreach (var segment in segments) total += (ulong)segment.Length;
         // A length that is no whole block goes through here too, and cannot be done: BlockSize says so to the guest.
         var size = (nuint)Math.Min(total, BounceBytes);
         var memory = (byte*)NativeMemory.AlignedAlloc(size, (nuint)Math.Max(_memoryAlignment, BlockSize));
         try
         {
-            var (index, inside) = (0, (nuint)0);
+            var (index, inside) = (0, 0);
             for (ulong done = 0; done < total; done += size)
             {
                 var count = (nuint)Math.Min(size, total - done);
@@ -216,16 +216,16 @@ internal sealed unsafe class DiskFile : IDisposable
         }
     }
 
-    private static void Copy(ReadOnlySpan<HostSlice> segments, ref int index, ref nuint inside, Span<byte> bytes, bool toGuest)
+    private static void Copy(ReadOnlySpan<HostSegment> segments, ref int index, ref int inside, Span<byte> bytes, bool toGuest)
     {
         while (bytes.Length > 0)
         {
-            var count = (int)Math.Min((nuint)bytes.Length, segments[index].Length - inside);
-            var guest = segments[index].Bytes.Slice((int)inside, count);
+            var count = Math.Min(bytes.Length, segments[index].Length - inside);
+            var guest = segments[index].Bytes.Slice(inside, count);
             if (toGuest) bytes[..count].CopyTo(guest);
             else guest.CopyTo(bytes);
             bytes = bytes[count..];
-            inside += (nuint)count;
+            inside += count;
             if (inside == segments[index].Length) (index, inside) = (index + 1, 0);
         }
     }

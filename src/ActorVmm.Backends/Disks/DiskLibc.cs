@@ -39,10 +39,10 @@ internal static unsafe partial class DiskLibc
     public static partial SafeFileHandle Open(string path, int flags, int mode);
 
     [LibraryImport("libc", EntryPoint = "preadv", SetLastError = true)]
-    public static partial nint PReadV(SafeFileHandle file, HostSlice* segments, int count, long offset);
+    public static partial nint PReadV(SafeFileHandle file, HostSegment* segments, int count, long offset);
 
     [LibraryImport("libc", EntryPoint = "pwritev2", SetLastError = true)]
-    public static partial nint PWriteV2(SafeFileHandle file, HostSlice* segments, int count, long offset, int flags);
+    public static partial nint PWriteV2(SafeFileHandle file, HostSegment* segments, int count, long offset, int flags);
 
     [LibraryImport("libc", EntryPoint = "pread", SetLastError = true)]
     public static partial nint PRead(SafeFileHandle file, void* into, nuint count, long offset);

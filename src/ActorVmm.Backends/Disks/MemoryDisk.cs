@@ -76,15 +76,15 @@ public sealed class MemoryDisk(int sectors, bool flushes = true, bool readOnly =
             case DiskOperation.Read:
                 foreach (var segment in request.Segments)
                 {
-                    _bytes.AsSpan((int)at, (int)segment.Length).CopyTo(segment.Bytes);
-                    at += segment.Length;
+                    _bytes.AsSpan((int)at, segment.Length).CopyTo(segment.Bytes);
+                    at += (ulong)segment.Length;
                 }
                 break;
             case DiskOperation.Write:
                 foreach (var segment in request.Segments)
                 {
                     segment.Bytes.CopyTo(_bytes.AsSpan((int)at));
-                    at += segment.Length;
+                    at += (ulong)segment.Length;
                 }
                 break;
             case DiskOperation.Flush: FlushCount++; break;

@@ -33,7 +33,7 @@ internal sealed class DiskRig : IDisposable
         return path;
     }
 
-    public HostSlice At(ulong address, int count) =>
+    public HostSegment At(ulong address, int count) =>
         _memory.TryLocate(new GuestAddress(address), count, out var slice) ? slice : throw new ArgumentOutOfRangeException(nameof(address));
 
     public DiskStatus Read(ulong sector, Span<byte> into, params ReadOnlySpan<int> cuts) => Transfer(DiskOperation.Read, sector, into, cuts);
@@ -67,7 +67,7 @@ internal sealed class DiskRig : IDisposable
             foreach (var segment in Request.Segments)
             {
                 segment.Bytes.CopyTo(bytes[at..]);
-                at += (int)segment.Length;
+                at += segment.Length;
             }
         return status;
     }

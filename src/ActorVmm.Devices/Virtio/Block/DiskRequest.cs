@@ -46,7 +46,7 @@ public sealed class DiskRequest(int slot)
     /// <summary>Bytes of a sector, whatever the disk's block size is (virtio 1.2 §5.2.4).</summary>
     public const int SectorSize = 512;
 
-    private HostSlice[] _segments = new HostSlice[8];
+    private HostSegment[] _segments = new HostSegment[8];
     private int _count;
 
     /// <summary>The device's own number of this object.</summary>
@@ -73,7 +73,7 @@ public sealed class DiskRequest(int slot)
     public DiskRequest? Next { get; set; }
 
     /// <summary>Guest memory in the order of the sectors.</summary>
-    public ReadOnlySpan<HostSlice> Segments => _segments.AsSpan(0, _count);
+    public ReadOnlySpan<HostSegment> Segments => _segments.AsSpan(0, _count);
 
     /// <summary>Begins a request anew, without segments.</summary>
     /// <param name="operation">What to do.</param>
@@ -87,11 +87,11 @@ public sealed class DiskRequest(int slot)
     }
 
     /// <summary>Adds a piece of guest memory. Allocates only while the request has never had so many.</summary>
-    public void Add(HostSlice segment)
+    public void Add(HostSegment segment)
     {
         if (segment.Length == 0) return;
         if (_count == _segments.Length) Array.Resize(ref _segments, 2 * _count);
         _segments[_count++] = segment;
-        Bytes += segment.Length;
+        Bytes += (ulong)segment.Length;
     }
 }
