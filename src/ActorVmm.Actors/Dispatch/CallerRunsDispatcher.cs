@@ -78,7 +78,7 @@ public sealed class CallerRunsDispatcher : Dispatcher
     // Loops have methods of their own: with a loop beside the handler this one would be compiled once, without a profile.
     private void RunInline(CallerRunsContext context, IRunnable run)
     {
-        context.Running = true;
+        context.Enter(run);
         try
         {
             run.Run();
@@ -86,7 +86,7 @@ public sealed class CallerRunsDispatcher : Dispatcher
         }
         finally
         {
-            context.Running = false;
+            context.Leave();
             // Only after an exception that Akka does not handle: claimed mailboxes must still run somewhere.
             if (context.HasDue) HandOver(context);
         }
@@ -94,7 +94,11 @@ public sealed class CallerRunsDispatcher : Dispatcher
 
     private static void RunDue(CallerRunsContext context)
     {
-        while (context.TryPop(out var next)) next!.Run();
+        while (context.TryPop(out var next))
+        {
+            context.GoOn(next!);
+            next!.Run();
+        }
     }
 
     private void HandOver(CallerRunsContext context)

@@ -11,7 +11,7 @@ namespace ActorVmm.Devices.Virtio.Mmio;
 /// A fresh instance upon a ledger that is in use takes over where the last one failed: registers from the checkpoint, requests from the
 /// ledger. The device type is activated at the first access after that, so that its failure is that of a message and not of a constructor.
 /// </remarks>
-public sealed partial class VirtioMmio : IBusDevice, IDeviceState<VirtioRegisters>, IVirtioPort
+public sealed partial class VirtioMmio : IBusDevice, IDeviceState<VirtioRegisters>, ITimedDevice, IVirtioPort
 {
     /// <summary>Bytes of the register window.</summary>
     public const ulong WindowSize = 0x1000;
@@ -146,6 +146,18 @@ public sealed partial class VirtioMmio : IBusDevice, IDeviceState<VirtioRegister
     {
         if (_resumeDue) Resume();
         _type.OnBackend();
+        Settle();
+    }
+
+    /// <summary>When the device type wants to look at the time; it does so only while it is active.</summary>
+    public ulong? Deadline => _active && _type is ITimedDevice timed ? timed.Deadline : null;
+
+    /// <inheritdoc/>
+    public void Advance(ulong nanoseconds)
+    {
+        if (_resumeDue) Resume();
+        if (!_active || _type is not ITimedDevice timed) return;
+        timed.Advance(nanoseconds);
         Settle();
     }
 

@@ -94,6 +94,20 @@ public sealed class BusAccess : ISyncExit
         if (!ReferenceEquals(_entry, entry)) _entry = entry;
     }
 
+    /// <summary>The device that the bus has found; null where there was none.</summary>
+    internal IActorRef? Target => _entry?.Actor;
+
+    /// <summary>
+    /// Takes over an access that was told to a device which will never answer: the same exit, on its way once more. The old object stays
+    /// with whoever may still hold it.
+    /// </summary>
+    internal void BeginAgain(BusAccess lost)
+    {
+        Begin(lost.Exit);
+        Failures = lost.Failures;
+        _entry = lost._entry;
+    }
+
     /// <summary>The device has handled it; in the device's turn and before <see cref="Complete"/>.</summary>
     internal void CountUse() => _entry?.Count(IsWrite);
 
