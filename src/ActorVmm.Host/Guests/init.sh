@@ -26,12 +26,12 @@ if [ -n "$root" ]; then
     LABEL=*|UUID=*) device=$(findfs "$root") ;;
     *) echo "init: root=$root: this initramfs knows /dev/NAME, LABEL= and UUID=" ;;
   esac
+  init=$(option init)
   mode=ro; grep -q '\(^\| \)rw\( \|$\)' /proc/cmdline && mode=rw
   mkdir -p /newroot
   if [ -n "$device" ] && mount -t "$(option rootfstype | grep . || echo ext4)" -o $mode "$device" /newroot; then
     for mounted in dev proc sys; do mkdir -p /newroot/$mounted 2>/dev/null; mount --move /$mounted /newroot/$mounted; done
     umount /tmp /run
-    init=$(option init)
     exec switch_root -c /dev/console /newroot "${init:-/sbin/init}"
   fi
   echo "init: root=$root cannot be mounted; this shell is in the initramfs"
