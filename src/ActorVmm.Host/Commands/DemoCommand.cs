@@ -71,7 +71,11 @@ internal sealed class DemoCommand(HostServices services, ConsoleDescriptors desc
                 Path = Path.GetFullPath(kernel), InitrdPath = initrd is null ? null : Path.GetFullPath(initrd),
                 CommandLine = options.CommandLine ?? CommandLine + Console(options.Clock),
             },
-            Disks = disk is null ? [] : [new DiskSpec { Id = "rootfs", Path = disk, IsRoot = true, Writeback = true, Engine = IoEngine.Async }],
+            Devices = DeviceDescriptions.None with
+            {
+                Disks = disk is null ? []
+                    : [new DiskSpec { Id = "rootfs", Path = disk, IsRoot = true, Writeback = true, Engine = IoEngine.Async }],
+            },
         };
         return await new VmRunner(services, descriptors).RunAsync(description, options.Verbose, greeting);
     }

@@ -1,4 +1,5 @@
 using ActorVmm.Actors;
+using ActorVmm.Devices.Virtio;
 using ActorVmm.Host.Descriptions;
 using ActorVmm.Hypervisor;
 
@@ -25,11 +26,12 @@ public sealed class NativeDialectTests : IDisposable
     {
         _here.Write("initramfs.cpio", "");
         var vm = _here.Hocon(Repository.Example("full.conf"));
+        Assert.Equal(new TokenBucketSpec(1 << 20, 1 << 20, 1000), Assert.Single(vm.ToSpec().Entropy).Limits.Bandwidth);
         var least = _here.Hocon("kernel.path = vmlinuz");
 
-        Assert.Equal(least with { Kernel = least.Kernel with { InitrdPath = vm.Kernel.InitrdPath }, Log = vm.Log }, vm);
+        Assert.Equal(least with { Kernel = least.Kernel with { InitrdPath = vm.Kernel.InitrdPath }, Log = vm.Log, Devices = vm.Devices }, vm);
         var minimal = _here.Hocon(Repository.Example("minimal.conf"));
-        Assert.Equal(vm with { Kernel = vm.Kernel with { CommandLine = minimal.Kernel.CommandLine }, Log = null }, minimal);
+        Assert.Equal(vm with { Kernel = vm.Kernel with { CommandLine = minimal.Kernel.CommandLine }, Log = null, Devices = minimal.Devices }, minimal);
     }
 
     [Fact]
@@ -90,7 +92,7 @@ public sealed class NativeDialectTests : IDisposable
     [InlineData("kernel.initrd = nowhere", "kernel.initrd = nowhere: cannot be opened: no such file")]
     [InlineData("memory = 512", "memory = 512: allowed is an object")]
     [InlineData("vcpus.count = [1]", "vcpus.count = an array of 1: allowed is")]
-    [InlineData("block = [{ path = x }]", "block = an array of 1: block devices: not built yet in this version")]
+    [InlineData("block = [{ path = x }]", "block[0].path = x: cannot be opened: no such file")]
     [InlineData("net = [{ tap = x }]", "network interfaces: not built yet")]
     [InlineData("faults { seed = 1 }", "fault plans: not built yet")]
     [InlineData("log.level = loud", "log.level = loud: allowed is one of off, error, warning, info, debug, trace")]
