@@ -55,7 +55,12 @@ internal sealed class CommandLineInterface
         var initrd = new Option<string?>("--initrd") { Description = "An initramfs of your own.", HelpName = "FILE" };
         var cmdline = new Option<string?>("--cmdline") { Description = "The whole kernel command line.", HelpName = "TEXT" };
         var refresh = new Option<bool>("--refresh") { Description = "Fetch Debian's current packages even where others are cached." };
-        foreach (var file in (ReadOnlySpan<Option<string?>>)[kernel, initrd])
+        var disk = new Option<string?>("--disk")
+        {
+            Description = "Runs the system on a disk: Debian's, built on first use, or an ext4 image of your own.", HelpName = "FILE",
+            Arity = ArgumentArity.ZeroOrOne,
+        };
+        foreach (var file in (ReadOnlySpan<Option<string?>>)[kernel, initrd, disk])
         {
             file.Validators.Add(result =>
             {
@@ -70,12 +75,15 @@ internal sealed class CommandLineInterface
         });
         var command = Examples.Of(new Command("demo", "Boots Debian's kernel to a shell; fetches what is missing into the user's cache on first use.")
         {
-            vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, refresh,
-        }, "actorvmm demo", "actorvmm demo --vcpus 2 --memory 512");
+            vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, disk, refresh,
+        }, "actorvmm demo", "actorvmm demo --vcpus 2 --memory 512", "actorvmm demo --disk");
         command.SetAction((parsed, _) => new DemoCommand(_services, _descriptors).RunAsync(new DemoOptions(
             parsed.GetValue(hypervisor)!, ClockOf(parsed.GetValue(clock)) ?? ClockMode.Host, parsed.GetValue(vcpus),
             parsed.GetValue(memory), parsed.GetValue(kernel), parsed.GetValue(initrd), parsed.GetValue(cmdline),
-            parsed.GetValue(refresh), parsed.GetValue(_verbose))));
+            parsed.GetValue(refresh), parsed.GetValue(_verbose))
+        {
+            Disk = parsed.GetResult(disk) is null ? null : parsed.GetValue(disk) ?? "",
+        }));
         return command;
     }
 
