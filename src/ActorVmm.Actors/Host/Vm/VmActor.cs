@@ -5,9 +5,11 @@ using ActorVmm.Actors.Host.Vm.Bus;
 using ActorVmm.Actors.Host.Vm.Devices;
 using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 using ActorVmm.Actors.Host.Vm.Events;
+using ActorVmm.Actors.Host.Vm.Faults;
 using ActorVmm.Actors.Host.Vm.Vcpus;
 using ActorVmm.Actors.Settings;
 using ActorVmm.Backends.Polling;
+using ActorVmm.Devices.Faults;
 using ActorVmm.Devices.Power;
 
 namespace ActorVmm.Actors.Host.Vm;
@@ -16,13 +18,14 @@ namespace ActorVmm.Actors.Host.Vm;
 /// <c>/user/host/{vm}</c>: Building -> Starting -> Running &lt;-> Paused -> Stopping, with Quiescing and Restarting in between. It owns the
 /// machine: whatever way it ends, <see cref="PostStop"/> runs after all its children have, and takes the machine down.
 /// </summary>
-internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
+internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 {
     private readonly VmRun _run;
     private readonly ActorSettings _settings;
     private readonly ILoggingAdapter _log = Context.GetLogger();
     private readonly RunFlag _flag = new();
     private readonly HashSet<int> _awaited = [];
+    private string _restartReason = "";
     private readonly EventPoller _poller = new(EventsActor.StartThread);
     private VmParts? _parts;
     private AlarmClock? _alarms;
@@ -32,6 +35,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private IActorRef _events = ActorRefs.Nobody;
     private IActorRef _vcpus = ActorRefs.Nobody;
     private Action _then = static () => { };
+    private VmFaults? _faultHooks;
+    private IActorRef _faults = ActorRefs.Nobody;
     private int _deviceCount;
     private int _lostThreads;
     private string? _attention;
@@ -66,6 +71,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     protected override void PostStop()
     {
         _run.Outcome = new VmOutcome(StopReason.Requested, "the host stopped", Retired());
+        _run.Gauges?.Close();
+        _faultHooks?.Dispose();
         _poller.Dispose();
         _parts?.Dispose();
         FailWaiters();
@@ -131,6 +138,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         {
             case VmProtocol.Pause pause: Quiesce("pausing", () => BecomePaused(pause.Done)); break;
             case VmProtocol.Resume resume: resume.Done.TrySetResult(); break;
+            case VmProtocol.Pulse pulse: OnPulse(pulse); break;
+            case VmProtocol.Press press: _devices.Tell(new DevicesProtocol.Press(press.Key)); break;
             case VcpuProtocol.Halted halted: OnHalted(halted.Vcpu); break;
             default: Serving(message); break;
         }
@@ -142,6 +151,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         {
             case VmProtocol.Pause pause: pause.Done.TrySetResult(); break;
             case VmProtocol.Resume resume: OnResume(resume.Done); break;
+            case VmProtocol.Pulse pulse: OnPulse(pulse); break;
             case VcpuProtocol.Halted: Stash.Stash(); break; // looked at when the guest goes on
             default: Serving(message); break;
         }
@@ -182,7 +192,9 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
             case Terminated gone: OnUnitGone(gone.ActorRef); break;
             case ControlOverdue: Abandon(); break;
             case VmProtocol.Pause pause: pause.Done.TrySetException(Ended()); break;
+            case VmProtocol.Inject inject: inject.Done.TrySetException(Ended()); break;
             case VmProtocol.Resume resume: resume.Done.TrySetException(Ended()); break;
+            case VmProtocol.Pulse pulse: pulse.Done.TrySetException(Ended()); break;
             case UnitProtocol.Inspect: OnInspect(); break;
             default: break; // it is over
         }
@@ -195,6 +207,9 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         {
             case VmProtocol.Stop: BeginStop(StopReason.Requested, "stopped on request"); break;
             case VmProtocol.PowerSignalled power: OnPower(power.Signal); break;
+            case VmProtocol.Inject inject: OnInject(inject); break;
+            case VmProtocol.Heal: _faultHooks!.Engine.Heal(); break;
+            case VcpuProtocol.Hold or VcpuProtocol.Slow: _vcpus.Tell(message); break;
             case VcpuProtocol.Ended ended: BeginEnd(ended.Reason, ended.Detail); break;
             case VcpuProtocol.Lost lost: BeginStop(StopReason.Failed, $"vCPU {lost.Vcpu} failed: {lost.Cause.Message}"); break;
             case DevicesProtocol.GaveUp gaveUp: OnGaveUp(gaveUp); break;
@@ -226,8 +241,10 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         _parts = parts;
         foreach (var note in parts.Notes) _log.Info("{0}", note);
         _alarms = new AlarmClock(parts.Machine.Clock);
-        var target = new EffectTarget(parts.Machine, _run.Console, _flag, Self);
-        var made = new DeviceParts(parts.Machine, _alarms, target, _run.Console, parts.BootUnixNanoseconds) { Poller = _poller };
+        var time = new MachineTime(parts.Machine.Clock, parts.BootUnixNanoseconds);
+        _faultHooks = new VmFaults(new FaultEngine(_run.Spec.Faults, time, new FaultTrace(_run.ExitHandler, _log)), parts.Machine);
+        var target = new EffectTarget(parts.Machine, _run.Console, _flag, Self, _faultHooks.Engine);
+        var made = new DeviceParts(parts.Machine, _alarms, target, _run.Console, parts.BootUnixNanoseconds) { Poller = _poller, Faults = _faultHooks };
         IReadOnlyList<DeviceUnit> units;
         try
         {
@@ -242,8 +259,14 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         }
 
         _deviceCount = units.Count;
-        _bus = Context.ActorOf(new BusGroup(new BusPorts(_run.ExitHandler, _log), Akka.Dispatch.Dispatchers.DefaultDispatcherId).Props(),
+        var ports = new BusPorts(_run.ExitHandler, _log);
+        _run.Gauges = new VmGauges(parts, made.Slots, ports);
+        _bus = Context.ActorOf(new BusGroup(ports, Akka.Dispatch.Dispatchers.DefaultDispatcherId).Props(),
             BusGroup.ActorName);
+        _faults = Context.ActorOf(
+            FaultsActor.Props(_faultHooks, _alarms, target)
+                .WithDispatcher(ActorSettings.CallerRunsDispatcher).WithMailbox(ActorSettings.ExitMailbox),
+            "faults");
         _devices = Context.ActorOf(
             DevicesSupervisor.Props(units, _bus, _settings)
                 .WithDispatcher(ActorSettings.CallerRunsDispatcher).WithMailbox(ActorSettings.ExitMailbox),
@@ -268,7 +291,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 
     private void OnBusReady()
     {
-        var links = new VcpuLinks(Self, _bus, _alarms!, _flag, _settings.ReplyDeadline);
+        var links = new VcpuLinks(Self, _bus, _alarms!, _flag, _settings.ReplyDeadline, _run.Gauges);
         _vcpus = Context.ActorOf(VcpusSupervisor.Props(_parts!.Machine.Vcpus, links, _settings.InspectDeadline), "vcpus");
         _events = Context.ActorOf(EventsActor.Props(_run.Console.Input, _serial, _poller), "events");
         Await(_parts.Machine.Vcpus.Count + 1, then: OnAllStarted);
@@ -394,7 +417,11 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     {
         _flag.Ending = true;
         if (reason == StopReason.Failed || Verdict(reason) == StopVerdict.Stop) BeginStop(reason, detail);
-        else Quiesce("restarting", BeginRestart);
+        else
+        {
+            _restartReason = new VmOutcome(reason, detail, 0).Text;
+            Quiesce("restarting", BeginRestart);
+        }
     }
 
     private StopVerdict Verdict(StopReason reason)
@@ -442,7 +469,9 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     {
         StopDeadline();
         _log.Info("{0} starts again", _run.Spec.Name);
+        Context.System.EventStream.Publish(new VmEvents.GuestRestarted(_run.Spec.Name, _restartReason));
         _flag.Ending = false;
+        _faults.Tell(UnitProtocol.Reset.Instance, ActorRefs.NoSender);
         BecomeRunning();
     }
 
@@ -463,6 +492,13 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
                 if (!string.Equals(_state, "paused", StringComparison.Ordinal)) Quiesce("pausing", () => BecomePaused(done: null));
                 break;
         }
+    }
+
+    private void OnInject(VmProtocol.Inject inject)
+    {
+        _faultHooks!.Engine.Add(inject.Rule);
+        _log.Info("{0}: a fault is injected: {1}", _run.Spec.Name, inject.Rule);
+        inject.Done.TrySetResult();
     }
 
     // ---- A handler that never came back.
@@ -501,6 +537,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         _flag.Ending = true;
         _stopReason = reason;
         _stopDetail = detail;
+        _faultHooks?.Dispose(); // what a plan made to hang is let go
         // A lost thread keeps its actor from ending: nobody waits for that as long as for one that may still come.
         StartDeadline(_lostThreads > 0 ? _settings.InspectDeadline : _settings.ControlDeadline);
         EnterState("stopping", Stopping);
@@ -509,7 +546,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 
     private void StopNext()
     {
-        foreach (var unit in (IActorRef[])[_vcpus, _events, _devices, _bus])
+        foreach (var unit in (IActorRef[])[_vcpus, _events, _faults, _devices, _bus])
         {
             if (unit.IsNobody()) continue;
             Context.Watch(unit);
@@ -526,6 +563,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     {
         if (unit.Equals(_vcpus)) _vcpus = ActorRefs.Nobody;
         else if (unit.Equals(_events)) _events = ActorRefs.Nobody;
+        else if (unit.Equals(_faults)) _faults = ActorRefs.Nobody;
         else if (unit.Equals(_devices)) _devices = ActorRefs.Nobody;
         else if (unit.Equals(_bus)) _bus = ActorRefs.Nobody;
         StopNext();
@@ -562,8 +600,12 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         foreach (var stashed in Stash.ClearStash())
         {
             if (stashed.Message is VmProtocol.Pause pause) pause.Done.TrySetException(Ended());
+            if (stashed.Message is VmProtocol.Inject inject) inject.Done.TrySetException(Ended());
             if (stashed.Message is VmProtocol.Resume resume) resume.Done.TrySetException(Ended());
+            if (stashed.Message is VmProtocol.Pulse pulse) pulse.Done.TrySetException(Ended());
         }
+
+        _pulse?.Done.TrySetException(Ended());
     }
 
     // ---- The rest.
@@ -571,6 +613,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void EnterState(string state, Receive behaviour, bool unstash = true)
     {
         _log.Debug("{0}: {1} -> {2}", _run.Spec.Name, _state, state);
+        if (!string.Equals(_state, state, StringComparison.Ordinal))
+            Context.System.EventStream.Publish(new VmEvents.StateChanged(_run.Spec.Name, state, _attention ?? ""));
         _state = state;
         Become(behaviour);
         if (unstash) Stash.UnstashAll();
@@ -586,7 +630,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 
     private void OnInspect()
     {
-        var units = ((IActorRef[])[_bus, _devices, _vcpus, _events]).Where(unit => !unit.IsNobody());
+        var units = ((IActorRef[])[_bus, _devices, _vcpus, _events, _faults]).Where(unit => !unit.IsNobody());
         var values = new SortedDictionary<string, string>(StringComparer.Ordinal)
         {
             ["state"] = _state,

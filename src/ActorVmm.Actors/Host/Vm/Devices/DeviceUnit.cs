@@ -1,6 +1,7 @@
 using Akka.Actor;
 using ActorVmm.Actors.Host.Vm.Bus;
 using ActorVmm.Actors.Host.Vm.Devices.Virtio;
+using ActorVmm.Actors.Host.Vm.Faults;
 using ActorVmm.Backends.Polling;
 using ActorVmm.Hypervisor;
 
@@ -31,6 +32,14 @@ public sealed record DeviceUnit(string Name, Props Props, params IReadOnlyList<A
 /// <param name="BootUnixNanoseconds">Wall clock at machine time 0.</param>
 public sealed record DeviceParts(IMachine Machine, AlarmClock Alarms, IEffectTarget Target, VmConsole Console, ulong BootUnixNanoseconds)
 {
+    private readonly List<DeviceSlot> _slots = [];
+
+    /// <summary>The slots given out so far: their counters are read from outside while the VM runs.</summary>
+    public IReadOnlyList<DeviceSlot> Slots => _slots;
+
+    /// <summary>The VM's faults; null where none can be injected.</summary>
+    public VmFaults? Faults { get; init; }
+
     /// <summary>Watches descriptors (doorbells, taps) for devices.</summary>
     public required EventPoller Poller { get; init; }
 
@@ -41,5 +50,11 @@ public sealed record DeviceParts(IMachine Machine, AlarmClock Alarms, IEffectTar
     internal void Abandon() => Virtio.ForEach(static slot => slot.Dispose());
 
     /// <summary>What outlives the actor of one device.</summary>
-    public DeviceSlot Slot(string name) => new(name, new EffectBuffer(Target), Alarms);
+    public DeviceSlot Slot(string name)
+    {
+        var slot = new DeviceSlot(name, new EffectBuffer(Target), Alarms);
+        _slots.Add(slot);
+        if (FaultHooks.Compiled) Faults?.Attach(slot);
+        return slot;
+    }
 }

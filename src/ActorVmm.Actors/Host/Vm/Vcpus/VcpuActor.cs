@@ -1,4 +1,5 @@
 using System.Numerics;
+using System.Runtime.CompilerServices;
 using Akka.Actor;
 using Akka.Event;
 using ActorVmm.Actors.Dispatch;
@@ -12,7 +13,7 @@ namespace ActorVmm.Actors.Host.Vm.Vcpus;
 /// <c>vcpus/{n}</c>: runs the guest in slices on its own thread. A slice ends when a message arrives, or when a device does not answer at
 /// once: the vCPU then waits as an actor, not as a thread, so that pause, stop and inspection are served in the meantime.
 /// </summary>
-public sealed class VcpuActor : UntypedActor
+public sealed partial class VcpuActor : UntypedActor
 {
     // Waiting for another thread that holds the device's mailbox: a few short spins cover a handler of a microsecond, yielding covers a
     // worker on the same core; anything longer is worth a message.
@@ -21,6 +22,8 @@ public sealed class VcpuActor : UntypedActor
 
     private readonly VcpuSeat _seat;
     private readonly IVcpu _vcpu;
+    private readonly IActorRef _self; // Self looks it up in the thread's context
+    private readonly IActorRef _bus;
     private readonly VcpuLinks _links;
     private readonly VcpuDispatcher _dispatcher;
     private readonly ILoggingAdapter _log;
@@ -41,6 +44,8 @@ public sealed class VcpuActor : UntypedActor
         ArgumentNullException.ThrowIfNull(seat);
         _seat = seat;
         _vcpu = seat.Vcpu;
+        _self = Self;
+        _bus = links.Bus;
         _links = links;
         _log = Context.GetLogger();
         _dispatcher = ((ActorCell)Context).Dispatcher as VcpuDispatcher
@@ -48,11 +53,13 @@ public sealed class VcpuActor : UntypedActor
         _access = TakeSeat(seat);
         _dispatcher.Context.Outstanding = () => !_access.IsDone;
         _dispatcher.Gate.Attach(_vcpu);
+        links.Meters?.Attach(_vcpu.Id, this);
     }
 
     /// <inheritdoc/>
     protected override void PreStart()
     {
+        NoteThread();
         if (!AwaitsReply) return;
         _state = "awaiting-reply";
         Become(AwaitingReply);
@@ -104,7 +111,7 @@ public sealed class VcpuActor : UntypedActor
     {
         switch (message)
         {
-            case VcpuProtocol.Run: _tokenOut = false; RunSlice(); break;
+            case VcpuProtocol.Run: _tokenOut = false; if (_holds == 0) RunSlice(); break; // who ends the hold tells the token
             case VcpuProtocol.Resume: break;
             case VcpuProtocol.Pause: BecomePaused(); Sender.Tell(new VcpuProtocol.Paused(_vcpu.Id)); break;
             default: Always(message); break;
@@ -134,6 +141,10 @@ public sealed class VcpuActor : UntypedActor
     {
         switch (message)
         {
+            case VcpuProtocol.Hold hold: OnHold(hold); break;
+            case VcpuProtocol.Slow slow: OnSlow(slow); break;
+            case HoldOver: OnHoldOver(); break;
+            case SlowTurn turn: OnSlowTurn(turn); break;
             case VcpuProtocol.GetState: Sender.Tell(new VcpuProtocol.StateIs(_vcpu.Id, TakeState(), AwaitsReply)); break;
             case UnitProtocol.Inspect: Sender.Tell(new UnitProtocol.Inspected(Inspect())); break;
             case UnitProtocol.Reset: OnReset(); break;
@@ -146,22 +157,21 @@ public sealed class VcpuActor : UntypedActor
 
     // ---- One slice.
 
+    // Optimized at once: a busy guest may stay in this loop for ever, and what the loop starts with is what it keeps.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private void RunSlice()
     {
-        var gate = _dispatcher.Gate;
         if (_ringFirst)
         {
             _ringFirst = false;
             if (!Ring()) return;
         }
 
-        while (true)
+        var (gate, run, vcpu) = (_dispatcher.Gate, _links.Run, _vcpu);
+        while (!gate.HasMail)
         {
-            if (_links.Run.Ending) { BecomePaused(); return; }
-            if (!gate.TryEnter()) break;
-            var kind = _vcpu.Run();
-            gate.Leave();
-            if (!Handle(kind)) return;
+            if (run.Ending) { BecomePaused(); return; }
+            if (!Handle(vcpu.Run())) return;
         }
 
         gate.EndSlice();
@@ -175,7 +185,7 @@ public sealed class VcpuActor : UntypedActor
         {
             case VcpuExitKind.PortRead or VcpuExitKind.PortWrite or VcpuExitKind.MmioRead or VcpuExitKind.MmioWrite:
                 return Access(_vcpu.Exit, kind);
-            case VcpuExitKind.Kicked: return true; // the gate says why
+            case VcpuExitKind.Kicked: return true; // the gate says why, unless the cause has been served meanwhile
             case VcpuExitKind.Alarm: return Ring();
             case VcpuExitKind.Halted: _links.Vm.Tell(new VcpuProtocol.Halted(_vcpu.Id), Self); return true;
             case VcpuExitKind.Shutdown: return End(StopReason.TripleFault, "");
@@ -198,8 +208,9 @@ public sealed class VcpuActor : UntypedActor
         _exits++;
         exit.Kind = kind;
         _access.Begin(exit);
+        if ((_exits & ExitTelemetry.SampleMask) == 0 && ExitTelemetry.IsWatched) return SampledAccess(exit, kind);
         _dispatcher.Context.BeginExit();
-        _links.Bus.Tell(_access, Self);
+        _bus.Tell(_access, _self);
         if (_dispatcher.Context.IsAbandoned) return BecomeAbandoned();
         if (_access.IsDone || WaitBriefly()) { Finish(exit); return true; }
         if (!_access.TryPark(Self)) { Finish(exit); return true; }
@@ -257,6 +268,7 @@ public sealed class VcpuActor : UntypedActor
     private void OnReply()
     {
         _overdue?.Cancel();
+        EndSample();
         Finish(_vcpu.Exit);
         Continue();
     }
@@ -265,6 +277,7 @@ public sealed class VcpuActor : UntypedActor
     {
         if (!_runAfterReply) return; // paused: the device may be waiting for an operator; the wait starts anew with the resume
         _overdueCount++;
+        EndSample();
         if (BitOperations.IsPow2(_overdueCount))
             _log.Warning("no device answered {0} within {1}; it reads as all ones (so far {2})", _vcpu.Exit, _links.ReplyDeadline,
                 _overdueCount);
@@ -344,7 +357,7 @@ public sealed class VcpuActor : UntypedActor
     {
         _state = "running";
         Become(Running);
-        if (!_tokenOut) TellToken();
+        if (!_tokenOut && _holds == 0) TellToken();
     }
 
     private void BecomePaused()
@@ -359,9 +372,19 @@ public sealed class VcpuActor : UntypedActor
         Self.Tell(VcpuProtocol.Run.Token, Self);
     }
 
+    /// <summary>
+    /// The instruction that left the guest is finished first, and what it still has to say to devices is said: a state that is saved must
+    /// owe nothing. Where a device does not answer at once, the answer to the question says so.
+    /// </summary>
     private VcpuState TakeState()
     {
-        if (!AwaitsReply) _vcpu.CompletePending();
+        while (!AwaitsReply && _vcpu.CompletePending() is var kind and not VcpuExitKind.None)
+        {
+            var paused = string.Equals(_state, "paused", StringComparison.Ordinal);
+            if (Handle(kind)) continue;
+            if (AwaitsReply && paused) PauseWaiting();
+            break;
+        }
         return _vcpu.GetState();
     }
 
@@ -372,12 +395,13 @@ public sealed class VcpuActor : UntypedActor
         Sender.Tell(new UnitProtocol.Done(Self.Path.Name));
     }
 
-    private InspectNode Inspect() => new(Self.Path.Name, new SortedDictionary<string, string>(StringComparer.Ordinal)
+    private InspectNode Inspect() => new(Self.Path.Name, new SortedDictionary<string, string>(Registers(), StringComparer.Ordinal)
     {
         ["state"] = _state,
         ["exits"] = $"{_exits}",
         ["waits"] = $"{_parked}",
         ["overdue"] = $"{_overdueCount}",
+        ["held"] = $"{_held}",
         ["rescued"] = $"{_seat.Rescues}",
         ["kicks"] = $"{_dispatcher.Gate.Kicks}",
         ["retired"] = $"{_vcpu.RetiredInstructions}",
@@ -385,6 +409,45 @@ public sealed class VcpuActor : UntypedActor
         ["mailbox"] = $"{((ActorCell)Context).NumberOfMessages}",
     });
 
+    // ---- Faults of a plan: the vCPU stays out of the guest for a while.
+
+    private int _holds;
+    private long _held;
+
+    private void OnHold(VcpuProtocol.Hold hold)
+    {
+        if (hold.Vcpu == _vcpu.Id) HoldFor(hold.For);
+    }
+
+    private void HoldFor(TimeSpan time)
+    {
+        _holds++;
+        _held++;
+        Context.System.Scheduler.ScheduleTellOnce(time, Self, HoldOver.Instance, ActorRefs.NoSender);
+    }
+
+    private void OnHoldOver()
+    {
+        if (--_holds == 0 && !_tokenOut && string.Equals(_state, "running", StringComparison.Ordinal)) TellToken();
+    }
+
+    private void OnSlow(VcpuProtocol.Slow slow)
+    {
+        if (slow.Vcpu != _vcpu.Id) return;
+        OnSlowTurn(new SlowTurn(slow.Factor, (int)Math.Clamp(slow.For / s_slowTurn, 1, int.MaxValue)));
+    }
+
+    private void OnSlowTurn(SlowTurn turn)
+    {
+        if (turn.Left == 0) return;
+        HoldFor(s_slowTurn * (1 - (1 / turn.Factor)));
+        Context.System.Scheduler.ScheduleTellOnce(s_slowTurn, Self, turn with { Left = turn.Left - 1 }, ActorRefs.NoSender);
+    }
+
+    private static readonly TimeSpan s_slowTurn = TimeSpan.FromMilliseconds(20);
+
+    private sealed record HoldOver { public static readonly HoldOver Instance = new(); }
+    private sealed record SlowTurn(double Factor, int Left);
     private sealed record ReplyOverdue(BusAccess Access) : INotInfluenceReceiveTimeout;
 }
 
@@ -394,4 +457,6 @@ public sealed class VcpuActor : UntypedActor
 /// <param name="Alarms">Rung by vCPU 0.</param>
 /// <param name="Run">Whether the guest may be entered.</param>
 /// <param name="ReplyDeadline">The longest wait for a device.</param>
-public sealed record VcpuLinks(IActorRef Vm, IActorRef Bus, AlarmClock Alarms, RunFlag Run, TimeSpan ReplyDeadline);
+/// <param name="Meters">Where each vCPU can be found by whoever reads its counters; null where nobody does.</param>
+public sealed record VcpuLinks(IActorRef Vm, IActorRef Bus, AlarmClock Alarms, RunFlag Run, TimeSpan ReplyDeadline,
+    VmGauges? Meters = null);
