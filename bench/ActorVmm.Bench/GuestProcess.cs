@@ -131,6 +131,20 @@ internal sealed class GuestProcess : IDisposable
         return (total, guest);
     }
 
+    /// <summary>
+    /// Seconds that the kernel has given to the thread whose name begins with <paramref name="name"/>: what a busy host does not add to.
+    /// </summary>
+    public double ThreadSeconds(string name)
+    {
+        foreach (var thread in Directory.EnumerateDirectories($"/proc/{Id}/task"))
+        {
+            if (!File.ReadAllText(Path.Combine(thread, "comm")).StartsWith(name, StringComparison.Ordinal)) continue;
+            // Nanoseconds on a processor come first (Documentation/scheduler/sched-stats.rst).
+            return long.Parse(File.ReadAllText(Path.Combine(thread, "schedstat")).Split(' ')[0], CultureInfo.InvariantCulture) / 1e9;
+        }
+        throw new InvalidOperationException($"process {Id} has no thread {name}");
+    }
+
     private static long Kib(string line) =>
         long.Parse(line.Split(' ', StringSplitOptions.RemoveEmptyEntries)[1], CultureInfo.InvariantCulture) << 10;
 
