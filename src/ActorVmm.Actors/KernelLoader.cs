@@ -1,3 +1,4 @@
+using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 using ActorVmm.Boot;
 using ActorVmm.Hypervisor;
 using ActorVmm.Memory;
@@ -20,6 +21,7 @@ internal sealed class KernelLoader : IGuestLoader
             LoadAddress = new GuestAddress(spec.Kernel.LoadAddress),
             Format = FormatOf(spec.Kernel.Entry),
             CpuCount = spec.Vcpus,
+            VirtioMmio = [.. VirtioPlan.Of(spec).Select(static place => place.Slot)],
         });
         var processor = machine.Vcpus[0];
         processor.SetState(InitialState.For(processor.GetState(), plan));

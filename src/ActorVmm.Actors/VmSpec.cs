@@ -14,6 +14,15 @@ public sealed record VmSpec
 
     /// <summary>Seed of everything random that the guest can see under virtual time.</summary>
     public ulong Seed { get; init; }
+
+    /// <summary><c>blk0</c>, <c>blk1</c>, ...: the guest's <c>/dev/vda</c>, <c>/dev/vdb</c>, ...</summary>
+    public IReadOnlyList<DiskSpec> Disks { get; init; } = [];
+
+    /// <summary><c>net0</c>, <c>net1</c>, ...</summary>
+    public IReadOnlyList<NetSpec> Nets { get; init; } = [];
+
+    /// <summary><c>rng0</c>, ...: one serves every guest.</summary>
+    public IReadOnlyList<EntropySpec> Entropy { get; init; } = [];
 }
 
 /// <summary>What is booted.</summary>

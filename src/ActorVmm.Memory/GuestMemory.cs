@@ -24,6 +24,9 @@ public sealed class GuestMemory : IDisposable
     /// <summary>Bytes of RAM in all regions.</summary>
     public ulong Size => _regions.Aggregate(0UL, (sum, region) => sum + region.Size);
 
+    /// <summary>Bytes of RAM that the host has given pages for.</summary>
+    public ulong ResidentBytes => _regions.Aggregate(0UL, static (sum, region) => sum + region.ResidentBytes());
+
     /// <summary>Told of device writes; null where nobody caches guest code (KVM).</summary>
     public IGuestWriteObserver? WriteObserver { get; set; }
 
@@ -66,6 +69,17 @@ public sealed class GuestMemory : IDisposable
     {
         bytes = default;
         return count >= 0 && Find(at, (ulong)count) is { } region && region.TrySlice(at, count, out bytes);
+    }
+
+    /// <summary>The host address of a range, for system calls that read or write it in place (then <see cref="Written"/> is due). False where
+    /// the range is not wholly in one region.</summary>
+    public unsafe bool TryLocate(GuestAddress at, int count, out HostSegment segment)
+    {
+        segment = default;
+        if (count < 0 || Find(at, (ulong)count) is not { } region || !region.TrySlice(at, count, out _)) return false;
+        // SAFETY: TrySlice proved that the range lies in this region's mapping.
+        segment = new HostSegment((byte*)region.HostAddress + (at.Value - region.Start.Value), count);
+        return true;
     }
 
     /// <summary>Tells the observer that a device wrote through <see cref="TrySliceForWrite"/>.</summary>

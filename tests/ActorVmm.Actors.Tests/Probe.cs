@@ -7,13 +7,15 @@ namespace ActorVmm.Actors.Tests;
 
 /// <summary>
 /// A device that does what a test wants at ports from 0x500: +0 a register, +1 crashes as often as asked, +2 prints and then crashes as
-/// often as asked, +3 raises its line, +4 a deadline in that many nanoseconds, +5 lowers its line.
+/// often as asked, +3 raises its line, +4 a deadline in that many nanoseconds, +5 lowers its line, +6 hangs as
+/// often as asked, then prints and stores what was written.
 /// </summary>
 internal sealed class ProbeDevice(DeviceSlot slot, ProbeFaults faults) : IBusDevice, IDeviceState<(ulong Register, ulong At)>, ITimedDevice
 {
     public const ushort Port = 0x500;
     public const int Gsi = 11;
 
+    private readonly IByteSink _console = slot.Effects.Console;
     private readonly IInterruptLine _line = slot.Effects.InterruptLine(Gsi);
     private ulong _register;
     private ulong _at;
@@ -30,6 +32,7 @@ internal sealed class ProbeDevice(DeviceSlot slot, ProbeFaults faults) : IBusDev
     {
         faults.Enter();
         if (offset == 1) faults.MayThrow();
+        if (offset == 6) faults.MayHang();
         faults.Leave();
         return _register;
     }
@@ -42,12 +45,17 @@ internal sealed class ProbeDevice(DeviceSlot slot, ProbeFaults faults) : IBusDev
             case 0: _register = value; break;
             case 1: _register = value; faults.MayThrow(); break;
             case 2:
-                slot.Effects.Console.Write([(byte)value]);
+                _console.Write([(byte)value]);
                 faults.MayThrow();
                 break;
             case 3: _line.Drive(true); break;
             case 4: _at = slot.Clock.Nanoseconds + value; break;
             case 5: _line.Drive(false); break;
+            case 6:
+                faults.MayHang();
+                _register = value;
+                _console.Write([(byte)value]);
+                break;
             default: break;
         }
 
@@ -57,9 +65,10 @@ internal sealed class ProbeDevice(DeviceSlot slot, ProbeFaults faults) : IBusDev
     public void Advance(ulong nanoseconds)
     {
         if (_at == 0 || nanoseconds < _at) return;
+        faults.OnAlarm?.MayHang();
         _at = 0;
         _register++;
-        slot.Effects.Console.Write("!"u8);
+        _console.Write("!"u8);
     }
 
     public void Reset()
@@ -74,6 +83,9 @@ internal sealed class ProbeDevice(DeviceSlot slot, ProbeFaults faults) : IBusDev
 internal sealed class ProbeFaults
 {
     private int _remaining;
+    private int _hangs;
+    private int _hung;
+    private int _cameBack;
     private int _inside;
     private int _intruders;
     private int _builds;
@@ -86,6 +98,36 @@ internal sealed class ProbeFaults
     {
         Volatile.Write(ref _remaining, times);
         return this;
+    }
+
+    /// <summary>Handlers that hang, and are let go by <see cref="Release"/>.</summary>
+    public ProbeFaults Hang(int times)
+    {
+        Volatile.Write(ref _hangs, times);
+        return this;
+    }
+
+    /// <summary>What goes wrong in an alarm; null: nothing.</summary>
+    public AlarmFaults? OnAlarm { get; private set; }
+
+    public ProbeFaults Alarm(AlarmFaults alarm)
+    {
+        OnAlarm = alarm;
+        return this;
+    }
+
+    public ManualResetEventSlim Release { get; } = new();
+    public int Hung => Volatile.Read(ref _hung);
+    public int CameBack => Volatile.Read(ref _cameBack);
+
+    public void MayHang()
+    {
+        if (Interlocked.Decrement(ref _hangs) < 0) return;
+        Leave();
+        Interlocked.Increment(ref _hung);
+        Release.Wait(VmFixture.Patience);
+        Interlocked.Increment(ref _cameBack);
+        Enter();
     }
 
     public void Built()
@@ -113,10 +155,14 @@ internal sealed class ProbeActor : DeviceActor<(ulong Register, ulong At)>
 {
     public ProbeActor(DeviceSlot slot, Checkpoint<(ulong, ulong)> checkpoint, ProbeFaults faults) : base(slot, checkpoint, Build(slot, faults)) { }
 
-    public static DeviceUnit Unit(DeviceParts parts, ProbeFaults faults, string name = "probe", ushort port = ProbeDevice.Port)
+    public static DeviceUnit Unit(
+        DeviceParts parts, ProbeFaults faults, string name = "probe", ushort port = ProbeDevice.Port, bool registersOnly = true)
     {
         var (slot, checkpoint) = (parts.Slot(name), new Checkpoint<(ulong, ulong)>());
-        return new DeviceUnit(name, Props.Create(() => new ProbeActor(slot, checkpoint, faults)), AddressRange.Ports(port, length: 16));
+        return new DeviceUnit(name, Props.Create(() => new ProbeActor(slot, checkpoint, faults)), AddressRange.Ports(port, length: 16))
+        {
+            Slot = slot, RegistersOnly = registersOnly,
+        };
     }
 
     protected override void OnReceive(object message)
@@ -140,4 +186,18 @@ internal sealed class ProbeActor : DeviceActor<(ulong Register, ulong At)>
 
     /// <summary>A host thread gets stuck inside the device.</summary>
     public sealed record Hang(ManualResetEventSlim Entered, ManualResetEventSlim Release);
+}
+
+/// <summary>An alarm handler that hangs the first time.</summary>
+internal sealed class AlarmFaults
+{
+    private int _hung;
+
+    public ManualResetEventSlim Release { get; } = new();
+    public int Hung => Volatile.Read(ref _hung);
+
+    public void MayHang()
+    {
+        if (Interlocked.CompareExchange(ref _hung, 1, 0) == 0) Release.Wait(VmFixture.Patience);
+    }
 }

@@ -18,6 +18,8 @@ public sealed class CallerRunsContext(Func<bool> interrupted)
     [ThreadStatic] private static CallerRunsContext? s_current;
 
     private readonly Queue<IRunnable> _due = new(capacity: 16);
+    private readonly Turn _turn = new();
+    private IRunnable? _mailbox;
     private int _help;
 
     /// <summary>The context of this thread; null on pool threads.</summary>
@@ -28,6 +30,12 @@ public sealed class CallerRunsContext(Func<bool> interrupted)
 
     /// <summary>True inside an inline run.</summary>
     internal bool Running { get; set; }
+
+    /// <summary>
+    /// True once this thread came back from a mailbox after it had been given up: another thread has its vCPU, and it may touch nothing.
+    /// Only this thread.
+    /// </summary>
+    internal bool IsAbandoned { get; private set; }
 
     /// <summary>Asks whether the answer that this thread waits for is still outstanding; null where it waits for none.</summary>
     public Func<bool>? Outstanding { get; set; }
@@ -50,6 +58,35 @@ public sealed class CallerRunsContext(Func<bool> interrupted)
     {
         if (Armed) { Armed = false; return true; }
         return Running && Outstanding is { } outstanding && _help++ < HelpLimit && outstanding() && !interrupted();
+    }
+
+    /// <summary>An inline run begins with this mailbox.</summary>
+    internal void Enter(IRunnable mailbox)
+    {
+        Running = true;
+        _mailbox = mailbox;
+        _turn.Enter();
+    }
+
+    /// <summary>The inline run goes on with another mailbox.</summary>
+    internal void GoOn(IRunnable mailbox) => _mailbox = mailbox;
+
+    /// <summary>The inline run ends.</summary>
+    internal void Leave()
+    {
+        Running = false;
+        if (_turn.TryLeave()) _turn.End();
+        else IsAbandoned = true;
+    }
+
+    /// <summary>
+    /// Gives this thread up if it is inside <paramref name="mailbox"/> and does not come out of it. True: it never will again, and its vCPU
+    /// may be run by another thread. Any thread.
+    /// </summary>
+    internal bool TryAbandon(IRunnable mailbox)
+    {
+        var sample = _turn.Sample;
+        return ReferenceEquals(Volatile.Read(ref _mailbox), mailbox) && _turn.TryFence(sample);
     }
 
     internal bool HasDue => _due.Count != 0;

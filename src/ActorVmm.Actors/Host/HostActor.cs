@@ -17,7 +17,7 @@ internal sealed class HostActor : UntypedActor
     public HostActor(ActorSettings settings) => _settings = settings;
 
     /// <inheritdoc/>
-    protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(static _ => Directive.Stop);
+    protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(Verdicts.OfVm);
 
     /// <inheritdoc/>
     protected override void OnReceive(object message)

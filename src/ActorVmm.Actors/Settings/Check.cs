@@ -38,11 +38,16 @@ internal static class Check
     public static void NoUnknownKeys(Config config, Config shipped, string section)
     {
         var known = Keys(shipped, section).ToHashSet(StringComparer.Ordinal);
-        var unknown = Keys(config, section).Where(key => !known.Contains(key)).Order(StringComparer.Ordinal).ToArray();
+        var unknown = Keys(config, section)
+            .Where(key => !known.Contains(key) && !SupervisionSettings.IsDeviceKey(key)).Order(StringComparer.Ordinal).ToArray();
         if (unknown.Length > 0)
             throw new ConfigurationException(
                 $"unknown: {string.Join(", ", unknown)}; known: {string.Join(", ", known.Order(StringComparer.Ordinal))}");
     }
+
+    /// <summary>The names of the objects in <paramref name="section"/>; none where the section is missing.</summary>
+    public static IEnumerable<string> Names(Config config, string section) =>
+        config.HasPath(section) && config.GetValue(section) is { } value && value.IsObject() ? [.. value.GetObject().Items.Keys] : [];
 
     /// <summary>The paths of all values below <paramref name="section"/>.</summary>
     public static IEnumerable<string> Keys(Config config, string section)

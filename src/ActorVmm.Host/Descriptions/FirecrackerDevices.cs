@@ -2,12 +2,13 @@ using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
 using System.Text.RegularExpressions;
+using ActorVmm.Actors;
 
 namespace ActorVmm.Host.Descriptions;
 
 /// <summary>
 /// The device objects of a Firecracker configuration. Each is checked by its own rules first, so that a file that will run one day is told
-/// from one that never will, and then refused by name: this version has none of them.
+/// from one that never will; those that this version does not have are then refused by name.
 /// </summary>
 internal static partial class FirecrackerDevices
 {
@@ -20,21 +21,27 @@ internal static partial class FirecrackerDevices
     [GeneratedRegex("^[A-Za-z0-9_]+$", RegexOptions.CultureInvariant | RegexOptions.NonBacktracking | RegexOptions.ExplicitCapture)]
     private static partial Regex IdPattern();
 
-    public static void Check(ObjectReader file, int memoryMib)
+    /// <returns>The devices that this version has.</returns>
+    public static DeviceDescriptions Read(ObjectReader file, int memoryMib)
     {
         var root = Drives(file);
         var interfaces = NetworkInterfaces(file);
         Vsock(file);
         Balloon(file, memoryMib);
         Mmds(file, interfaces);
-        if (file.Object("entropy", Need.Nullable) is { } entropy)
-        {
-            RateLimiter(entropy, "rate_limiter");
-            entropy.Finish();
-            NotBuilt(entropy, "the entropy device");
-        }
+        var entropy = Entropy(file);
         Pmem(file, root);
         MemoryHotplug(file);
+        return new DeviceDescriptions { Entropy = entropy };
+    }
+
+    private static EntropySpec? Entropy(ObjectReader file)
+    {
+        if (file.Object("entropy", Need.Nullable) is not { } entropy)
+            return null;
+        var spec = new EntropySpec { Limits = RateLimits.Firecracker(entropy, "rate_limiter") };
+        entropy.Finish();
+        return spec;
     }
 
     public static void Metrics(ObjectReader file)
@@ -74,7 +81,7 @@ internal static partial class FirecrackerDevices
             drive.Choice("cache_type", Need.Optional, StringComparison.Ordinal, "Unsafe", "Writeback");
             drive.Boolean("is_read_only", Need.Nullable);
             var path = drive.String("path_on_host", Need.Nullable);
-            RateLimiter(drive, "rate_limiter");
+            _ = RateLimits.Firecracker(drive, "rate_limiter");
             drive.Choice("io_engine", Need.Nullable, StringComparison.Ordinal, "Sync", "Async");
             var socket = drive.String("socket", Need.Nullable);
             if (socket is null && path is null && !drive.Has("path_on_host"))
@@ -110,8 +117,8 @@ internal static partial class FirecrackerDevices
                     net.Reject("guest_mac", "is used by another interface already");
             }
             net.Integer("mtu", Need.Nullable, 68, 65535);
-            RateLimiter(net, "rx_rate_limiter");
-            RateLimiter(net, "tx_rate_limiter");
+            _ = RateLimits.Firecracker(net, "rx_rate_limiter");
+            _ = RateLimits.Firecracker(net, "tx_rate_limiter");
             net.Finish();
             NotBuilt(net, "network interfaces");
         }
@@ -182,7 +189,7 @@ internal static partial class FirecrackerDevices
                 root ??= id ?? "";
             }
             pmem.Boolean("read_only", Need.Optional);
-            RateLimiter(pmem, "rate_limiter");
+            _ = RateLimits.Firecracker(pmem, "rate_limiter");
             pmem.Finish();
             NotBuilt(pmem, "persistent memory");
         }
@@ -203,20 +210,5 @@ internal static partial class FirecrackerDevices
             hotplug.Reject("total_size_mib", "allowed is a multiple of slot_size_mib");
         hotplug.Finish();
         NotBuilt(hotplug, "memory hot-plug");
-    }
-
-    private static void RateLimiter(ObjectReader part, string key)
-    {
-        if (part.Object(key, Need.Nullable) is not { } limiter)
-            return;
-        foreach (var bucketKey in (ReadOnlySpan<string>)["bandwidth", "ops"])
-        {
-            if (limiter.Object(bucketKey, Need.Nullable) is not { } bucket)
-                continue;
-            bucket.Integer("size", Need.Required, 0, ulong.MaxValue);
-            bucket.Integer("refill_time", Need.Required, 0, ulong.MaxValue);
-            bucket.Integer("one_time_burst", Need.Nullable, 0, ulong.MaxValue); // unknown keys are allowed in a token bucket
-        }
-        limiter.Finish();
     }
 }

@@ -29,10 +29,10 @@ internal static class FirecrackerDialect
         var (vcpus, memoryMib) = file.Object("machine-config", Need.Nullable) is { } machine ? Machine(machine) : (1, DefaultMemoryMib);
         var cpu = CpuConfig.Read(file, baseDirectory);
         var kernel = file.Object("boot-source", Need.Required) is { } boot ? Boot(boot, baseDirectory) : null;
-        FirecrackerDevices.Check(file, memoryMib);
+        var devices = FirecrackerDevices.Read(file, memoryMib);
         if (errors.Any || kernel is null)
             return null;
-        return new VmDescription { Kernel = kernel, MemoryMib = memoryMib, Vcpus = vcpus, Log = log, Cpu = cpu };
+        return new VmDescription { Kernel = kernel, MemoryMib = memoryMib, Vcpus = vcpus, Log = log, Cpu = cpu, Devices = devices };
     }
 
     private static KernelSpec? Boot(ObjectReader boot, string baseDirectory)

@@ -14,7 +14,7 @@ internal static class NativeDialect
     [
         ("block", "block devices"), ("net", "network interfaces"), ("vsock", "sockets between host and guest"),
         ("balloon", "the memory balloon"),
-        ("rng", "the entropy device"), ("faults", "fault plans"), ("snapshot", "snapshots"), ("cpu", "CPU models"),
+        ("faults", "fault plans"), ("snapshot", "snapshots"), ("cpu", "CPU models"),
     ];
 
     /// <returns>The description, or null where an error was recorded.</returns>
@@ -37,6 +37,7 @@ internal static class NativeDialect
         var kernel = vm.Object("kernel", Need.Required) is { } part ? Kernel(part, baseDirectory, memoryMib) : null;
         var log = vm.Object("log", Need.Nullable) is { } logging ? Log(logging, baseDirectory) : null;
 
+        var devices = new DeviceDescriptions { Entropy = vm.Object("entropy", Need.Nullable) is { } entropy ? Entropy(entropy) : null };
         foreach (var (key, what) in NotBuiltYet)
             RefuseUnlessEmpty(vm, key, what);
         vm.Finish();
@@ -45,7 +46,7 @@ internal static class NativeDialect
         return new VmDescription
         {
             Name = name ?? "vm", Hypervisor = hypervisor ?? "auto", Kernel = kernel, MemoryMib = memoryMib, Vcpus = count, Seed = seed ?? 0,
-            Clock = string.Equals(clock, "virtual", StringComparison.Ordinal) ? ClockMode.Virtual : ClockMode.Host, Log = log,
+            Clock = string.Equals(clock, "virtual", StringComparison.Ordinal) ? ClockMode.Virtual : ClockMode.Host, Log = log, Devices = devices,
         };
     }
 
@@ -68,6 +69,13 @@ internal static class NativeDialect
             Path = path, InitrdPath = initrd, CommandLine = line, LoadAddress = load,
             Entry = Enum.Parse<KernelEntry>(entry ?? "auto", ignoreCase: true),
         };
+    }
+
+    private static EntropySpec Entropy(ObjectReader entropy)
+    {
+        var spec = new EntropySpec { Limits = RateLimits.Native(entropy, "rate-limiter") };
+        entropy.Finish();
+        return spec;
     }
 
     private static LogDescription Log(ObjectReader log, string baseDirectory)

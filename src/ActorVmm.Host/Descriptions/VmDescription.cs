@@ -29,11 +29,15 @@ public sealed record VmDescription
     /// <summary>Changes to the CPU that KVM shows the guest (<c>cpu-config</c>); no other hypervisor takes any.</summary>
     public KvmCpuTemplate Cpu { get; init; } = KvmCpuTemplate.None;
 
+    /// <summary>Virtio devices.</summary>
+    public DeviceDescriptions Devices { get; init; } = DeviceDescriptions.None;
+
     /// <summary>A log file of this VM's run; null where the description asks for none.</summary>
     public LogDescription? Log { get; init; }
 
     /// <summary>What the actor system builds.</summary>
-    public VmSpec ToSpec() => new() { Name = Name, Kernel = Kernel, MemoryMib = MemoryMib, Vcpus = Vcpus, Clock = Clock, Seed = Seed };
+    public VmSpec ToSpec() =>
+        Devices.AddTo(new() { Name = Name, Kernel = Kernel, MemoryMib = MemoryMib, Vcpus = Vcpus, Clock = Clock, Seed = Seed });
 }
 
 /// <summary>Logging as a description asks for it; what it leaves out is as the operator's settings say.</summary>

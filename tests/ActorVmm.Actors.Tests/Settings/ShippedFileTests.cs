@@ -8,9 +8,11 @@ public sealed class ShippedFileTests
     /// <summary>For each of our keys in the shipped file: another value, and what must have changed when it is set.</summary>
     private static readonly Dictionary<string, (string Value, Func<ActorSettings, object> Read)> Bound = new(StringComparer.Ordinal)
     {
-        ["actorvmm.supervision.max-retries"] = ("7", s => s.Supervision.MaxRetries),
-        ["actorvmm.supervision.within"] = ("33s", s => s.Supervision.Within),
-        ["actorvmm.supervision.over-limit"] = ("unplug", s => s.Supervision.OverLimit),
+        ["actorvmm.supervision.max-retries"] = ("7", s => s.Supervision.Standard.MaxRetries),
+        ["actorvmm.supervision.within"] = ("33s", s => s.Supervision.Standard.Within),
+        ["actorvmm.supervision.over-limit"] = ("unplug", s => s.Supervision.Standard.OverLimit),
+        ["actorvmm.supervision.hang-deadline"] = ("34s", s => s.Supervision.HangDeadline),
+        ["actorvmm.supervision.max-lost-threads"] = ("9", s => s.Supervision.MaxLostThreads),
         ["actorvmm.reply-deadline"] = ("123ms", s => s.ReplyDeadline),
         ["actorvmm.control-deadline"] = ("124ms", s => s.ControlDeadline),
         ["actorvmm.inspect-deadline"] = ("125ms", s => s.InspectDeadline),
@@ -32,6 +34,17 @@ public sealed class ShippedFileTests
             var changed = ActorSettings.From(ConfigurationFactory.ParseString($"{key} = {value}"));
             Assert.NotEqual(read(usual), read(changed));
         }
+    }
+
+    [Fact]
+    public void A_device_has_limits_of_its_own_and_takes_the_rest_from_all()
+    {
+        var settings = ActorSettings.From(ConfigurationFactory.ParseString(
+            "actorvmm.supervision { max-retries = 3\n devices { blk0 { over-limit = fail }\n serial0 { max-retries = 0\n within = 1s } } }"));
+
+        Assert.Equal(new DeviceLimits(3, TimeSpan.FromSeconds(10), OverLimitPolicy.Fail), settings.Supervision.Of("blk0"));
+        Assert.Equal(new DeviceLimits(0, TimeSpan.FromSeconds(1), OverLimitPolicy.Pause), settings.Supervision.Of("serial0"));
+        Assert.Equal(new DeviceLimits(3, TimeSpan.FromSeconds(10), OverLimitPolicy.Pause), settings.Supervision.Of("net0"));
     }
 
     [Fact]
@@ -66,6 +79,11 @@ public sealed class ShippedFileTests
     [InlineData("actorvmm.supervision.within = soon", "actorvmm.supervision.within = soon: a time")]
     [InlineData("actorvmm.reply-deadline = 0s", "more than zero")]
     [InlineData("actorvmm.supervision.over-limit = explode", "one of pause, unplug, fail is expected")]
+    [InlineData("actorvmm.supervision.devices.blk0.overlimit = fail", "actorvmm.supervision.devices.blk0.overlimit")]
+    [InlineData("actorvmm.supervision.devices.blk0.over-limit = ignore", "actorvmm.supervision.devices.blk0.over-limit = ignore: one of")]
+    [InlineData("actorvmm.supervision.devices.blk0 = fail", "actorvmm.supervision.devices.blk0")]
+    [InlineData("actorvmm.supervision.hang-deadline = never", "actorvmm.supervision.hang-deadline = never: a time")]
+    [InlineData("actorvmm.supervision.max-lost-threads = 65", "a number from 0 to 64")]
     public void A_bad_key_is_named_before_any_vm_exists(string hocon, string expected)
     {
         var refused = Assert.Throws<ConfigurationException>(() => VmHost.Create(ConfigurationFactory.ParseString(hocon)));

@@ -1,3 +1,5 @@
+using ActorVmm.Actors;
+using ActorVmm.Devices.Virtio;
 using ActorVmm.Host.Descriptions;
 using ActorVmm.Hypervisor;
 
@@ -123,7 +125,7 @@ public sealed class FirecrackerDialectTests : IDisposable
 
     [Theory]
     [InlineData(""" "metrics": { "metrics_path": "m", "y": 1 } """, "metrics.y")]
-    [InlineData(""" "entropy": { "rate_limiter": { "ops": { "size": 1, "refill_time": 1, "y": 1 } } } """, "entropy.rate_limiter.ops.y")]
+    [InlineData(""" "pmem": [{ "id": "p", "path_on_host": "x", "rate_limiter": { "ops": { "size": 1, "refill_time": 1, "y": 1 } } }] """, ".ops.y")]
     public void Unknown_keys_are_allowed_in_metrics_and_in_token_buckets(string more, string path) =>
         Assert.DoesNotContain(path, _here.JsonErrors(With(more)), StringComparison.Ordinal);
 
@@ -134,13 +136,24 @@ public sealed class FirecrackerDialectTests : IDisposable
         Assert.Equal("vm.json:3:4: boot-source.kernel_image_path: given twice; keep one", errors);
     }
 
+    [Fact]
+    public void Entropy_turns_the_device_on_with_its_limits()
+    {
+        Assert.Empty(_here.Json(With(""" "entropy": null """)).ToSpec().Entropy);
+        Assert.Equal(new EntropySpec(), Assert.Single(_here.Json(With(""" "entropy": {} """)).ToSpec().Entropy));
+        var limited = Assert.Single(_here.Json(With(
+            """ "entropy": { "rate_limiter": { "bandwidth": { "size": 1000, "one_time_burst": 5, "refill_time": 100 }, "ops": null } } """))
+            .ToSpec().Entropy);
+        Assert.Equal(new TokenBucketSpec(1000, 5, 100), limited.Limits.Bandwidth);
+        Assert.False(limited.Limits.Operations.Enabled);
+    }
+
     [Theory]
     [InlineData(""" "drives": [{ "drive_id": "r", "is_root_device": true, "path_on_host": "d" }] """, "drives[0]", "drives: not built yet")]
     [InlineData(""" "network-interfaces": [{ "iface_id": "e", "host_dev_name": "t" }] """, "network-interfaces[0]", "network interfaces: not built yet")]
     [InlineData(""" "vsock": { "guest_cid": 3, "uds_path": "x" } """, "vsock", "vsock: not built yet")]
     [InlineData(""" "balloon": { "amount_mib": 1, "deflate_on_oom": false } """, "balloon", "the memory balloon: not built yet")]
     [InlineData(""" "metrics": { "metrics_path": "m" } """, "metrics", "metrics files: not built yet")]
-    [InlineData(""" "entropy": {} """, "entropy", "the entropy device: not built yet")]
     [InlineData(""" "pmem": [{ "id": "p", "path_on_host": "x" }] """, "pmem[0]", "persistent memory: not built yet")]
     [InlineData(""" "memory-hotplug": { "total_size_mib": 128 } """, "memory-hotplug", "memory hot-plug: not built yet")]
     public void What_is_not_built_yet_is_refused_by_name_and_is_the_only_error(string more, string path, string what)

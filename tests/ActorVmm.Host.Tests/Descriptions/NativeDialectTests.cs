@@ -1,4 +1,5 @@
 using ActorVmm.Actors;
+using ActorVmm.Devices.Virtio;
 using ActorVmm.Host.Descriptions;
 using ActorVmm.Hypervisor;
 
@@ -25,11 +26,12 @@ public sealed class NativeDialectTests : IDisposable
     {
         _here.Write("initramfs.cpio", "");
         var vm = _here.Hocon(Repository.Example("full.conf"));
+        Assert.Equal(new TokenBucketSpec(1 << 20, 1 << 20, 1000), Assert.Single(vm.ToSpec().Entropy).Limits.Bandwidth);
         var least = _here.Hocon("kernel.path = vmlinuz");
 
-        Assert.Equal(least with { Kernel = least.Kernel with { InitrdPath = vm.Kernel.InitrdPath }, Log = vm.Log }, vm);
+        Assert.Equal(least with { Kernel = least.Kernel with { InitrdPath = vm.Kernel.InitrdPath }, Log = vm.Log, Devices = vm.Devices }, vm);
         var minimal = _here.Hocon(Repository.Example("minimal.conf"));
-        Assert.Equal(vm with { Kernel = vm.Kernel with { CommandLine = minimal.Kernel.CommandLine }, Log = null }, minimal);
+        Assert.Equal(vm with { Kernel = vm.Kernel with { CommandLine = minimal.Kernel.CommandLine }, Log = null, Devices = minimal.Devices }, minimal);
     }
 
     [Fact]

@@ -3,9 +3,11 @@ using Akka.Event;
 using Akka.Routing;
 using ActorVmm.Actors.Host.Vm.Bus;
 using ActorVmm.Actors.Host.Vm.Devices;
+using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 using ActorVmm.Actors.Host.Vm.Events;
 using ActorVmm.Actors.Host.Vm.Vcpus;
 using ActorVmm.Actors.Settings;
+using ActorVmm.Backends.Polling;
 using ActorVmm.Devices.Power;
 
 namespace ActorVmm.Actors.Host.Vm;
@@ -14,13 +16,15 @@ namespace ActorVmm.Actors.Host.Vm;
 /// <c>/user/host/{vm}</c>: Building -> Starting -> Running &lt;-> Paused -> Stopping, with Quiescing and Restarting in between. It owns the
 /// machine: whatever way it ends, <see cref="PostStop"/> runs after all its children have, and takes the machine down.
 /// </summary>
-internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
+internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 {
     private readonly VmRun _run;
     private readonly ActorSettings _settings;
     private readonly ILoggingAdapter _log = Context.GetLogger();
     private readonly RunFlag _flag = new();
     private readonly HashSet<int> _awaited = [];
+    private string _restartReason = "";
+    private readonly EventPoller _poller = new(EventsActor.StartThread);
     private VmParts? _parts;
     private AlarmClock? _alarms;
     private IActorRef _bus = ActorRefs.Nobody;
@@ -30,6 +34,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private IActorRef _vcpus = ActorRefs.Nobody;
     private Action _then = static () => { };
     private int _deviceCount;
+    private int _lostThreads;
+    private string? _attention;
     private int _starting;
     private ulong _retiredBefore;
     private StopReason _stopReason;
@@ -61,6 +67,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     protected override void PostStop()
     {
         _run.Outcome = new VmOutcome(StopReason.Requested, "the host stopped", Retired());
+        _run.Gauges?.Close();
+        _poller.Dispose();
         _parts?.Dispose();
         FailWaiters();
     }
@@ -85,10 +93,9 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     protected override SupervisorStrategy SupervisorStrategy() =>
         new OneForOneStrategy(maxNrOfRetries: 0, withinTimeMilliseconds: 0, cause =>
     {
-        // Bus, devices, vcpus, events hold what cannot be rebuilt under a running guest. What can be restarted is below them.
         _flag.Ending = true;
         Self.Tell(new UnitLost(Sender.Path.Name, cause));
-        return Directive.Stop;
+        return Verdicts.OfUnit(cause);
     });
 
     /// <inheritdoc/>
@@ -126,6 +133,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         {
             case VmProtocol.Pause pause: Quiesce("pausing", () => BecomePaused(pause.Done)); break;
             case VmProtocol.Resume resume: resume.Done.TrySetResult(); break;
+            case VmProtocol.Pulse pulse: OnPulse(pulse); break;
+            case VmProtocol.Press press: _devices.Tell(new DevicesProtocol.Press(press.Key)); break;
             case VcpuProtocol.Halted halted: OnHalted(halted.Vcpu); break;
             default: Serving(message); break;
         }
@@ -137,6 +146,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         {
             case VmProtocol.Pause pause: pause.Done.TrySetResult(); break;
             case VmProtocol.Resume resume: OnResume(resume.Done); break;
+            case VmProtocol.Pulse pulse: OnPulse(pulse); break;
             case VcpuProtocol.Halted: Stash.Stash(); break; // looked at when the guest goes on
             default: Serving(message); break;
         }
@@ -178,6 +188,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
             case ControlOverdue: Abandon(); break;
             case VmProtocol.Pause pause: pause.Done.TrySetException(Ended()); break;
             case VmProtocol.Resume resume: resume.Done.TrySetException(Ended()); break;
+            case VmProtocol.Pulse pulse: pulse.Done.TrySetException(Ended()); break;
             case UnitProtocol.Inspect: OnInspect(); break;
             default: break; // it is over
         }
@@ -193,6 +204,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
             case VcpuProtocol.Ended ended: BeginEnd(ended.Reason, ended.Detail); break;
             case VcpuProtocol.Lost lost: BeginStop(StopReason.Failed, $"vCPU {lost.Vcpu} failed: {lost.Cause.Message}"); break;
             case DevicesProtocol.GaveUp gaveUp: OnGaveUp(gaveUp); break;
+            case DevicesProtocol.Hung or DevicesProtocol.Replaced or VcpuProtocol.Rescued: OnHang(message); break;
             case UnitLost lost: BeginStop(StopReason.Failed, $"{lost.Unit} failed: {lost.Cause.Message}"); break;
             case UnitProtocol.Inspect: OnInspect(); break;
             default: break; // an answer that came late (Paused of a vCPU that was paused twice)
@@ -206,6 +218,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         {
             case UnitProtocol.Inspect: OnInspect(); break;
             case VcpuProtocol.Lost lost: BeginStop(StopReason.Failed, $"vCPU {lost.Vcpu} failed: {lost.Cause.Message}"); break;
+            case DevicesProtocol.Hung or DevicesProtocol.Replaced or VcpuProtocol.Rescued: OnHang(message); break;
             case UnitLost lost: BeginStop(StopReason.Failed, $"{lost.Unit} failed: {lost.Cause.Message}"); break;
             default: Stash.Stash(); break;
         }
@@ -220,21 +233,24 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         foreach (var note in parts.Notes) _log.Info("{0}", note);
         _alarms = new AlarmClock(parts.Machine.Clock);
         var target = new EffectTarget(parts.Machine, _run.Console, _flag, Self);
-        var made = new DeviceParts(parts.Machine, _alarms, target, _run.Console, parts.BootUnixNanoseconds);
+        var made = new DeviceParts(parts.Machine, _alarms, target, _run.Console, parts.BootUnixNanoseconds) { Poller = _poller };
         IReadOnlyList<DeviceUnit> units;
         try
         {
-            units = [.. DeviceRack.Standard(made), .. _run.Devices.Select(device => device(made))];
+            units = [.. DeviceRack.Standard(made), .. VirtioRack.Of(_run.Spec, made), .. _run.Devices.Select(device => device(made))];
             AddressTable.CheckDisjoint(units.SelectMany(unit => unit.Ranges.Select(range => (range, unit.Name))));
         }
-        catch (ArgumentException overlap)
+        catch (Exception cause) // ranges that overlap, a disk that cannot be opened
         {
-            OnBuildFailed(overlap);
+            made.Abandon();
+            OnBuildFailed(cause);
             return;
         }
 
         _deviceCount = units.Count;
-        _bus = Context.ActorOf(new BusGroup(new BusPorts(_run.ExitHandler, _log), Akka.Dispatch.Dispatchers.DefaultDispatcherId).Props(),
+        var ports = new BusPorts(_run.ExitHandler, _log);
+        _run.Gauges = new VmGauges(parts, made.Slots, ports);
+        _bus = Context.ActorOf(new BusGroup(ports, Akka.Dispatch.Dispatchers.DefaultDispatcherId).Props(),
             BusGroup.ActorName);
         _devices = Context.ActorOf(
             DevicesSupervisor.Props(units, _bus, _settings)
@@ -260,9 +276,9 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 
     private void OnBusReady()
     {
-        var links = new VcpuLinks(Self, _bus, _alarms!, _flag, _settings.ReplyDeadline);
+        var links = new VcpuLinks(Self, _bus, _alarms!, _flag, _settings.ReplyDeadline, _run.Gauges);
         _vcpus = Context.ActorOf(VcpusSupervisor.Props(_parts!.Machine.Vcpus, links, _settings.InspectDeadline), "vcpus");
-        _events = Context.ActorOf(EventsActor.Props(_run.Console.Input, _serial), "events");
+        _events = Context.ActorOf(EventsActor.Props(_run.Console.Input, _serial, _poller), "events");
         Await(_parts.Machine.Vcpus.Count + 1, then: OnAllStarted);
         _vcpus.Tell(UnitProtocol.Start.Instance);
         _events.Tell(UnitProtocol.Start.Instance);
@@ -316,6 +332,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void OnResume(TaskCompletionSource done)
     {
         _parts!.Machine.ResumeClock();
+        _attention = null;
         _devices.Tell(DevicesProtocol.Retry.Instance);
         BecomeRunning();
         done.TrySetResult();
@@ -385,7 +402,11 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     {
         _flag.Ending = true;
         if (reason == StopReason.Failed || Verdict(reason) == StopVerdict.Stop) BeginStop(reason, detail);
-        else Quiesce("restarting", BeginRestart);
+        else
+        {
+            _restartReason = new VmOutcome(reason, detail, 0).Text;
+            Quiesce("restarting", BeginRestart);
+        }
     }
 
     private StopVerdict Verdict(StopReason reason)
@@ -433,13 +454,15 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     {
         StopDeadline();
         _log.Info("{0} starts again", _run.Spec.Name);
+        Context.System.EventStream.Publish(new VmEvents.GuestRestarted(_run.Spec.Name, _restartReason));
         _flag.Ending = false;
         BecomeRunning();
     }
 
     private void OnGaveUp(DevicesProtocol.GaveUp gaveUp)
     {
-        switch (_settings.Supervision.OverLimit)
+        _attention = $"{gaveUp.Device} failed too often ({_settings.Supervision.Of(gaveUp.Device).OverLimit}): {gaveUp.Cause.Message}";
+        switch (_settings.Supervision.Of(gaveUp.Device).OverLimit)
         {
             case OverLimitPolicy.Fail:
                 BeginStop(StopReason.Failed, $"{gaveUp.Device} failed too often: {gaveUp.Cause.Message}");
@@ -455,6 +478,35 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         }
     }
 
+    // ---- A handler that never came back.
+
+    private void OnHang(object message)
+    {
+        switch (message)
+        {
+            case DevicesProtocol.Hung hung: OnHung(hung); break;
+            case VcpuProtocol.Rescued rescued: _log.Warning("vCPU {0} of {1} goes on with another thread", rescued.Vcpu, _run.Spec.Name); break;
+            case DevicesProtocol.Replaced replaced: _vcpus.Tell(new VcpuProtocol.AskAgain(replaced.Old)); break;
+            default: break;
+        }
+    }
+
+    /// <summary>
+    /// The thread inside cannot be ended. A device that only has registers is fenced off completely, so its VM goes on without that thread;
+    /// one that may still write to guest memory or a backend must not get a second instance beside it, so its VM ends.
+    /// </summary>
+    private void OnHung(DevicesProtocol.Hung hung)
+    {
+        _lostThreads++;
+        _attention = hung.Cause.Message;
+        if (!hung.CanBeReplaced)
+            BeginStop(StopReason.Failed, $"{hung.Cause.Message}; it may still write to guest memory or its backend");
+        else if (_lostThreads > _settings.Supervision.MaxLostThreads)
+            BeginStop(StopReason.Failed, $"{hung.Cause.Message}; {_lostThreads} threads are lost, which is too many");
+        else
+            _vcpus.Tell(new VcpuProtocol.Rescue(hung.Mailbox));
+    }
+
     // ---- Teardown, in the reverse of the order in which things were made.
 
     private void BeginStop(StopReason reason, string detail)
@@ -462,7 +514,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         _flag.Ending = true;
         _stopReason = reason;
         _stopDetail = detail;
-        StartDeadline();
+        // A lost thread keeps its actor from ending: nobody waits for that as long as for one that may still come.
+        StartDeadline(_lostThreads > 0 ? _settings.InspectDeadline : _settings.ControlDeadline);
         EnterState("stopping", Stopping);
         StopNext();
     }
@@ -494,6 +547,15 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     /// <summary>A vCPU does not come out of the guest. Its machine cannot be taken down under it: it is left, and said so.</summary>
     private void Abandon()
     {
+        if (_lostThreads > 0)
+        {
+            // The end is what it is; only what a lost thread may still touch has to stay.
+            _log.Warning("{0} ends with {1} threads inside hung devices; its memory is kept", _run.Spec.Name, _lostThreads);
+            _run.Outcome = new VmOutcome(_stopReason, _stopDetail, Retired());
+            _run.Finish(_log);
+            return;
+        }
+
         _run.Outcome = new VmOutcome(
             StopReason.Failed, $"a unit of {_run.Spec.Name} did not stop within {_settings.ControlDeadline}; its memory is kept",
             _retiredBefore);
@@ -514,7 +576,10 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         {
             if (stashed.Message is VmProtocol.Pause pause) pause.Done.TrySetException(Ended());
             if (stashed.Message is VmProtocol.Resume resume) resume.Done.TrySetException(Ended());
+            if (stashed.Message is VmProtocol.Pulse pulse) pulse.Done.TrySetException(Ended());
         }
+
+        _pulse?.Done.TrySetException(Ended());
     }
 
     // ---- The rest.
@@ -522,6 +587,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void EnterState(string state, Receive behaviour, bool unstash = true)
     {
         _log.Debug("{0}: {1} -> {2}", _run.Spec.Name, _state, state);
+        if (!string.Equals(_state, state, StringComparison.Ordinal))
+            Context.System.EventStream.Publish(new VmEvents.StateChanged(_run.Spec.Name, state, _attention ?? ""));
         _state = state;
         Become(behaviour);
         if (unstash) Stash.UnstashAll();
@@ -530,7 +597,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void EnterState(string state, Action<object> behaviour, bool unstash = true) =>
         EnterState(state, message => { behaviour(message); return true; }, unstash);
 
-    private void StartDeadline() => Timers.StartSingleTimer("control", ControlOverdue.Instance, _settings.ControlDeadline);
+    private void StartDeadline(TimeSpan? deadline = null) =>
+        Timers.StartSingleTimer("control", ControlOverdue.Instance, deadline ?? _settings.ControlDeadline);
 
     private void StopDeadline() => Timers.Cancel("control");
 
@@ -540,6 +608,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         var values = new SortedDictionary<string, string>(StringComparer.Ordinal)
         {
             ["state"] = _state,
+            ["attention"] = _attention ?? "none",
             ["hypervisor"] = _run.Hypervisor.Name,
             ["memory-mib"] = $"{_run.Spec.MemoryMib}",
             ["clock-ns"] = $"{_parts?.Machine.Clock.Nanoseconds ?? 0}",

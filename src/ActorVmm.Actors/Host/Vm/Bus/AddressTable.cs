@@ -109,11 +109,16 @@ public sealed class AddressTable
     }
 }
 
-/// <summary>A device as the bus's router knows it: its actor, and the ranges it answers for.</summary>
-public sealed class DeviceRoutee(Akka.Actor.IActorRef device, params IReadOnlyList<AddressRange> ranges) : ActorRefRoutee(device)
+/// <summary>A device as the bus's router knows it: its actor, its name, and the ranges it answers for.</summary>
+/// <param name="device">The actor.</param>
+/// <param name="name">The device's name: an instance that took another's place has a path of its own.</param>
+/// <param name="ranges">Where it answers.</param>
+public sealed class DeviceRoutee(Akka.Actor.IActorRef device, string name, IReadOnlyList<AddressRange> ranges) : ActorRefRoutee(device)
 {
-    /// <summary>The actor's name.</summary>
-    public string Name { get; } = device.Path.Name;
+    public DeviceRoutee(Akka.Actor.IActorRef device, params IReadOnlyList<AddressRange> ranges) : this(device, device.Path.Name, ranges) { }
+
+    /// <summary>The device's name.</summary>
+    public string Name { get; } = name;
 
     public IReadOnlyList<AddressRange> Ranges { get; } = ranges;
 }

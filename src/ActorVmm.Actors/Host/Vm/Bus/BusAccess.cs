@@ -87,11 +87,28 @@ public sealed class BusAccess : ISyncExit
         Volatile.Write(ref _state, Pending);
     }
 
+    /// <summary>The device that it was last routed to; null where none was.</summary>
+    internal string? Device => _entry?.Device.Name;
+
     /// <summary>The bus has found who answers.</summary>
     internal void RouteTo(AddressTable.Entry entry)
     {
         Offset = entry.OffsetOf(Address);
         if (!ReferenceEquals(_entry, entry)) _entry = entry;
+    }
+
+    /// <summary>The device that the bus has found; null where there was none.</summary>
+    internal IActorRef? Target => _entry?.Actor;
+
+    /// <summary>
+    /// Takes over an access that was told to a device which will never answer: the same exit, on its way once more. The old object stays
+    /// with whoever may still hold it.
+    /// </summary>
+    internal void BeginAgain(BusAccess lost)
+    {
+        Begin(lost.Exit);
+        Failures = lost.Failures;
+        _entry = lost._entry;
     }
 
     /// <summary>The device has handled it; in the device's turn and before <see cref="Complete"/>.</summary>

@@ -17,6 +17,7 @@ public abstract class DeviceActor<TState> : UntypedActor
 {
     private readonly DeviceSlot _slot;
     private readonly EffectBuffer _effects;
+    private readonly Turn _turn;
     private readonly IBusDevice _device;
     private readonly IDeviceState<TState> _state;
     private readonly ITimedDevice? _timed;
@@ -31,13 +32,14 @@ public abstract class DeviceActor<TState> : UntypedActor
         ArgumentNullException.ThrowIfNull(checkpoint);
         _slot = slot;
         _effects = slot.Effects;
+        _turn = slot.Turn;
         _device = device;
         _state = (IDeviceState<TState>)device;
         _timed = device as ITimedDevice;
         _checkpoint = checkpoint;
         Log = Context.GetLogger();
 
-        slot.Effects.Discard();
+        _effects.Discard();
         if (checkpoint.Exists) _state.State = checkpoint.Last;
     }
 
@@ -50,7 +52,7 @@ public abstract class DeviceActor<TState> : UntypedActor
     /// <inheritdoc/>
     protected override void PreStart()
     {
-        Slot.Attach(Self);
+        Slot.Attach(Self, ((ActorCell)Context).Mailbox!);
         Settle();
     }
 
@@ -68,6 +70,7 @@ public abstract class DeviceActor<TState> : UntypedActor
     /// <inheritdoc/>
     protected override void PostStop()
     {
+        if (_turn.IsFenced) return; // the slot is another's
         Slot.SetDeadline(null);
         // Stopped for good: what is still owed is answered as an empty slot would.
         Slot.Owed?.CompleteOpenBus(AccessOutcome.Faulted);
@@ -77,7 +80,7 @@ public abstract class DeviceActor<TState> : UntypedActor
     /// <inheritdoc/>
     protected override bool AroundReceive(Receive receive, object message)
     {
-        if (_slot.Owed is not null) RepayFirst(receive, message);
+        if (_slot.Owed is not null && !_turn.IsFenced) RepayFirst(receive, message);
         return message is Redeliver || Handle(receive, message);
     }
 
@@ -173,25 +176,32 @@ public abstract class DeviceActor<TState> : UntypedActor
     {
         var access = message as BusAccess;
         ulong answer = 0; // leaves last, after the effects
+        if (_turn.IsFenced) return true;
+        _turn.Enter();
         try
         {
             // Accesses are not part of any behaviour: they go to the device without the way through OnReceive.
             if (access is not null) answer = OnAccess(access);
-            else if (!base.AroundReceive(receive, message)) return false;
+            else if (!base.AroundReceive(receive, message)) { _ = _turn.TryLeave(); _turn.End(); return false; }
+            // From here on nothing may wait: whoever watches takes this instance for alive.
+            if (!_turn.TryLeave()) return true; // it came back too late: another instance has its place, and nothing of this leaves
             AfterMessage();
             _checkpoint.Store(_state);
         }
         catch (Exception cause)
         {
+            if (Turn.IsInside(_turn.Sample) && !_turn.TryLeave()) return true;
             Slot.CountFailure();
             Slot.LastError = $"{cause.GetType().Name}: {cause.Message}";
-            Slot.Effects.Discard();
+            _effects.Discard();
             if (access is not null) Failed(access);
+            _turn.End();
             throw;
         }
 
         LetEffectsOut();
         _slot.CountHandled();
+        _turn.End();
         if (access is null) return true;
         access.CountUse();
         // A failure after the answer would be charged to the vCPU's next access, so nothing may follow it.
@@ -227,11 +237,10 @@ public abstract class DeviceActor<TState> : UntypedActor
 
     private void ReportEffectFailure()
     {
-        Slot.LastError = $"effect: {Slot.Effects.LastFailure!.Message}";
+        Slot.LastError = $"effect: {_effects.LastFailure!.Message}";
         // A console that is gone fails for every byte: the log hears of the 1st, 2nd, 4th, 8th, ...
-        if (BitOperations.IsPow2(Slot.Effects.FailureCount))
-            Log.Warning("an effect of {0} failed (so far {1}): {2}", Slot.Name, Slot.Effects.FailureCount,
-                Slot.Effects.LastFailure.Message);
+        if (BitOperations.IsPow2(_effects.FailureCount))
+            Log.Warning("an effect of {0} failed (so far {1}): {2}", Slot.Name, _effects.FailureCount, _effects.LastFailure.Message);
     }
 
     /// <summary>Nudges a restarted device to handle what is owed although nobody else tells it anything.</summary>

@@ -1,3 +1,4 @@
+using Akka.Actor;
 using ActorVmm.Actors.Host.Vm.Bus;
 using ActorVmm.Actors.Host.Vm.Devices.I8042;
 using ActorVmm.Actors.Host.Vm.Devices.Power;
@@ -21,22 +22,28 @@ internal static class DeviceRack
     {
         var time = new MachineTime(parts.Machine.Clock, parts.BootUnixNanoseconds);
         var input = new SerialInput(parts.Console.Input);
+        DeviceUnit Unit(string name, Func<DeviceSlot, Props> props, params AddressRange[] ranges)
+        {
+            var slot = parts.Slot(name);
+            return new DeviceUnit(name, props(slot), ranges) { Slot = slot, RegistersOnly = true };
+        }
+
         return
         [
-            new("serial0", SerialActor.Props(parts.Slot("serial0"), new(), input, SerialPort.Com1Irq),
+            Unit("serial0", slot => SerialActor.Props(slot, new(), input, SerialPort.Com1Irq),
                 AddressRange.Ports(SerialPort.Com1, SerialPort.PortCount)),
             // Port 0x61 between the two is the interval timer's, inside the hypervisor.
-            new("i8042", I8042Actor.Props(parts.Slot("i8042"), new()),
+            Unit("i8042", slot => I8042Actor.Props(slot, new()),
                 AddressRange.Ports(KeyboardController.BasePort, length: 1, KeyboardController.DataOffset),
                 AddressRange.Ports(KeyboardController.BasePort + (ushort)KeyboardController.CommandOffset, length: 1,
                     KeyboardController.CommandOffset)),
-            new("rtc", RtcActor.Props(parts.Slot("rtc"), new(), time),
+            Unit("rtc", slot => RtcActor.Props(slot, new(), time),
                 AddressRange.Ports(CmosRtc.BasePort, length: 2)),
-            new("power", PowerActor.Props(parts.Slot("power"), new(), time),
+            Unit("power", slot => PowerActor.Props(slot, new(), time),
                 AddressRange.Ports(PowerPorts.Pm1aEvent, PowerPorts.AcpiLength)),
-            new("reset", ResetActor.Props(parts.Slot("reset"), new()),
+            Unit("reset", slot => ResetActor.Props(slot, new()),
                 AddressRange.Ports(PowerPorts.ResetControl, length: 1)),
-            new("pvpanic", PvpanicActor.Props(parts.Slot("pvpanic"), new()),
+            Unit("pvpanic", slot => PvpanicActor.Props(slot, new()),
                 AddressRange.Mmio(MemoryLayout.Pvpanic, Page)),
         ];
     }

@@ -1,4 +1,5 @@
 using Akka.Actor;
+using ActorVmm.Actors.Dispatch;
 using ActorVmm.Actors.Host.Vm.Bus;
 using ActorVmm.Devices;
 using ActorVmm.Hypervisor;
@@ -54,7 +55,13 @@ public sealed class DeviceSlot
     public string Name { get; }
 
     /// <summary>Where the device's ports lead; effects leave when the checkpoint is stored.</summary>
-    public EffectBuffer Effects { get; }
+    public EffectBuffer Effects { get; private set; }
+
+    /// <summary>The turn of the instance that has the slot. Any thread.</summary>
+    internal Turn Turn { get; private set; } = new();
+
+    /// <summary>The mailbox of the actor that has the slot. Any thread.</summary>
+    internal Akka.Dispatch.Mailbox? Mailbox { get; private set; }
 
     /// <summary>Machine time.</summary>
     public IMachineClock Clock => _alarms.Clock;
@@ -79,7 +86,23 @@ public sealed class DeviceSlot
     internal void CountRestart() => Interlocked.Increment(ref _restarts);
 
     /// <summary>Names the actor that the alarm clock wakes.</summary>
-    internal void Attach(IActorRef device) => _alarms.Attach(_alarm, device);
+    internal void Attach(IActorRef device, Akka.Dispatch.Mailbox mailbox)
+    {
+        Mailbox = mailbox;
+        _alarms.Attach(_alarm, device);
+    }
+
+    /// <summary>
+    /// The instance that had the slot is fenced, and may still hold what it was given: the next one gets its own. What the old one has not
+    /// stored, and has not let out, never was.
+    /// </summary>
+    internal void Renew()
+    {
+        Effects = Effects.Successor();
+        Turn = new Turn();
+        Owed = null; // the vCPU asks again by itself
+        _deadline = ulong.MaxValue;
+    }
 
     /// <summary>Asks to be woken at <paramref name="deadline"/>. Free where it has not changed.</summary>
     internal void SetDeadline(ulong? deadline)

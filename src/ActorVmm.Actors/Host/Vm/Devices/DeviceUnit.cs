@@ -1,5 +1,7 @@
 using Akka.Actor;
 using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Actors.Host.Vm.Devices.Virtio;
+using ActorVmm.Backends.Polling;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Actors.Host.Vm.Devices;
@@ -9,7 +11,17 @@ namespace ActorVmm.Actors.Host.Vm.Devices;
 /// <param name="Props">Makes its actor; evaluated anew at each restart, so what outlives a restart is passed in, never built
 /// inside.</param>
 /// <param name="Ranges">Where it answers.</param>
-public sealed record DeviceUnit(string Name, Props Props, params IReadOnlyList<AddressRange> Ranges);
+public sealed record DeviceUnit(string Name, Props Props, params IReadOnlyList<AddressRange> Ranges)
+{
+    /// <summary>What the watchdog looks at; null for a device that nobody watches.</summary>
+    public DeviceSlot? Slot { get; init; }
+
+    /// <summary>
+    /// All that the device does to the outside goes through its effects: it touches neither guest memory nor a backend inside a handler. Only
+    /// then can a handler that never returns be fenced off, and another instance take its place; otherwise the VM ends.
+    /// </summary>
+    public bool RegistersOnly { get; init; }
+}
 
 /// <summary>What devices are made of: the machine's ports.</summary>
 /// <param name="Machine">Interrupt lines, clock, RAM.</param>
@@ -19,6 +31,25 @@ public sealed record DeviceUnit(string Name, Props Props, params IReadOnlyList<A
 /// <param name="BootUnixNanoseconds">Wall clock at machine time 0.</param>
 public sealed record DeviceParts(IMachine Machine, AlarmClock Alarms, IEffectTarget Target, VmConsole Console, ulong BootUnixNanoseconds)
 {
+    private readonly List<DeviceSlot> _slots = [];
+
+    /// <summary>The slots given out so far: their counters are read from outside while the VM runs.</summary>
+    public IReadOnlyList<DeviceSlot> Slots => _slots;
+
+    /// <summary>Watches descriptors (doorbells, taps) for devices.</summary>
+    public required EventPoller Poller { get; init; }
+
+    /// <summary>The virtio slots made so far; each is disposed by its actor.</summary>
+    internal List<VirtioSlot> Virtio { get; } = [];
+
+    /// <summary>The devices will never be actors: their backends are let go.</summary>
+    internal void Abandon() => Virtio.ForEach(static slot => slot.Dispose());
+
     /// <summary>What outlives the actor of one device.</summary>
-    public DeviceSlot Slot(string name) => new(name, new EffectBuffer(Target), Alarms);
+    public DeviceSlot Slot(string name)
+    {
+        var slot = new DeviceSlot(name, new EffectBuffer(Target), Alarms);
+        _slots.Add(slot);
+        return slot;
+    }
 }

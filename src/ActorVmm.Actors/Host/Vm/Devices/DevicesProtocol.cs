@@ -14,9 +14,37 @@ public static class DevicesProtocol
     /// <summary>Event: a device is over its limit of restarts; under the policy <c>pause</c> it waits for <see cref="Retry"/>.</summary>
     public sealed record GaveUp(string Device, Exception Cause);
 
+    /// <summary>
+    /// Event: a handler has not come back. The device is fenced off; the thread that is inside <paramref name="Mailbox"/> is lost.
+    /// </summary>
+    /// <param name="Device">Its name.</param>
+    /// <param name="Mailbox">The mailbox that the lost thread is in.</param>
+    /// <param name="Cause">What the watchdog saw.</param>
+    /// <param name="CanBeReplaced">False: it may still write to guest memory or a backend, so its VM has to end.</param>
+    internal sealed record Hung(string Device, Akka.Dispatch.Mailbox Mailbox, DeviceHungException Cause, bool CanBeReplaced);
+
+    /// <summary>Event: the bus leads to a new instance of a device that hung; who waits for <paramref name="Old"/> is to ask again.</summary>
+    internal sealed record Replaced(IActorRef Old);
+
     /// <summary>Command: devices that wait for an operator get a fresh budget and resume from their checkpoints.</summary>
     public sealed record Retry { public static readonly Retry Instance = new(); }
 
+    /// <summary>
+    /// Command: <see cref="UnitProtocol.Restore"/> for the device of that name; a name that no device has is refused.
+    /// </summary>
+    public sealed record RestoreDevice(string Device, object? State);
+
+    /// <summary>Command: somebody presses a key that asks the guest to end in order.</summary>
+    public sealed record Press(PowerKey Key);
+
     /// <summary>Command: take a device off the bus for good.</summary>
     public sealed record Unplug(string Device);
+}
+
+/// <summary>A device did not come back from a handler, or its backend not from a request.</summary>
+public sealed class DeviceHungException : Exception
+{
+    public DeviceHungException(string message) : base(message) { }
+    public DeviceHungException(string message, Exception inner) : base(message, inner) { }
+    public DeviceHungException() { }
 }

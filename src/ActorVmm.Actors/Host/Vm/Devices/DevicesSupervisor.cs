@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Akka.Actor;
 using Akka.Actor.Internal;
 using Akka.Event;
@@ -10,27 +9,32 @@ namespace ActorVmm.Actors.Host.Vm.Devices;
 
 /// <summary>
 /// <c>devices</c>: one child per device, restarted one for one. It runs on the dispatcher of its children, so failure, verdict and restart
-/// happen on the vCPU's thread within the exit that failed.
+/// happen on the vCPU's thread within the exit that failed. It also watches for handlers that do not come back.
 /// </summary>
 public sealed class DevicesSupervisor : UntypedActor
 {
-    private readonly Dictionary<string, IActorRef> _devices = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, Member> _devices = new(StringComparer.Ordinal);
+    private readonly Queue<IActorRef> _replaced = new();
     private readonly IReadOnlyList<DeviceUnit> _units;
     private readonly IActorRef _bus;
+    private readonly IActorRef _vm = Context.Parent;
     private readonly ActorSettings _settings;
+    private readonly RestartBudget _budget;
     private readonly Strategy _strategy;
+    private readonly ILoggingAdapter _log = Context.GetLogger();
+    private ICancelable? _nextLook;
 
     public static Props Props(IReadOnlyList<DeviceUnit> units, IActorRef bus, ActorSettings settings) =>
         Akka.Actor.Props.Create(() => new DevicesSupervisor(units, bus, settings));
 
     public DevicesSupervisor(IReadOnlyList<DeviceUnit> units, IActorRef bus, ActorSettings settings)
     {
+        ArgumentNullException.ThrowIfNull(settings);
         _units = units;
         _bus = bus;
         _settings = settings;
-        var vm = Context.Parent;
-        _strategy = new Strategy(settings.Supervision, Context.GetLogger(), (device, cause) =>
-            vm.Tell(new DevicesProtocol.GaveUp(device, cause)));
+        _budget = new RestartBudget(settings.Supervision);
+        _strategy = new Strategy(this);
     }
 
     /// <inheritdoc/>
@@ -38,12 +42,16 @@ public sealed class DevicesSupervisor : UntypedActor
     {
         foreach (var unit in _units)
         {
-            var props = unit.Props.WithDispatcher(ActorSettings.CallerRunsDispatcher).WithMailbox(ActorSettings.ExitMailbox);
-            var device = Context.ActorOf(props, unit.Name);
-            _devices.Add(unit.Name, device);
-            _bus.Tell(new AddRoutee(new DeviceRoutee(device, unit.Ranges)));
+            var member = new Member(unit);
+            _devices.Add(unit.Name, member);
+            Make(member);
         }
+
+        LookAgain();
     }
+
+    /// <inheritdoc/>
+    protected override void PostStop() => _nextLook?.Cancel();
 
     /// <inheritdoc/>
     protected override SupervisorStrategy SupervisorStrategy() => _strategy;
@@ -54,70 +62,219 @@ public sealed class DevicesSupervisor : UntypedActor
         switch (message)
         {
             case UnitProtocol.Start:
-                Sender.Tell(new DevicesProtocol.Ready(_devices.ToDictionary(StringComparer.Ordinal)));
-                foreach (var device in _devices.Values) device.Forward(message);
+                Sender.Tell(new DevicesProtocol.Ready(_devices.ToDictionary(pair => pair.Key, pair => pair.Value.Actor, StringComparer.Ordinal)));
+                foreach (var device in _devices.Values) device.Actor.Forward(message);
                 break;
             case UnitProtocol.Inspect:
-                _ = Inspection.GatherAsync(Self.Path.Name, _devices.Values, _settings.InspectDeadline).PipeTo(Sender, Self);
+                _ = Inspection.GatherAsync(Self.Path.Name, _devices.Values.Select(device => device.Actor).ToArray(),
+                    _settings.InspectDeadline, Health()).PipeTo(Sender, Self);
                 break;
             case UnitProtocol.Reset or UnitProtocol.Save or UnitProtocol.Stop:
-                foreach (var device in _devices.Values) device.Forward(message); // each answers the asker itself
+                foreach (var device in _devices.Values) device.Actor.Forward(message); // each answers the asker itself
                 break;
-            case DevicesProtocol.Retry: _strategy.RetryAll(); break;
-            case DevicesProtocol.Unplug unplug when _devices.Remove(unplug.Device, out var device): Context.Stop(device); break;
+            case DevicesProtocol.RestoreDevice restore: OnRestore(restore); break;
+            case DevicesProtocol.Press press when _devices.TryGetValue(press.Key.DeviceName(), out var pressed):
+                pressed.Actor.Tell(press);
+                break;
+            case Look: OnLook(); break;
+            case Routees when _replaced.TryDequeue(out var old): _vm.Tell(new DevicesProtocol.Replaced(old)); break;
+            case DevicesProtocol.Retry: OnRetry(); break;
+            case DevicesProtocol.Unplug unplug when _devices.TryGetValue(unplug.Device, out var member): Unplug(member); break;
             default: Unhandled(message); break;
         }
     }
 
-    /// <summary>
-    /// The verdicts, with their reasons. Akka's own strategy would stop a device over its limit; under <c>pause</c> it has to stay as it
-    /// is, suspended, with its mailbox and the failed access, until an operator resumes the VM.
-    /// </summary>
-    private sealed class Strategy(SupervisionSettings settings, ILoggingAdapter log, Action<string, Exception> gaveUp) : OneForOneStrategy(
-        settings.MaxRetries, (int)settings.Within.TotalMilliseconds, static cause => cause switch
-        {
-            ActorInitializationException => Directive.Stop,   // it cannot even start: report it, do not spin
-            ActorKilledException         => Directive.Stop,   // somebody meant it
-            _                            => Directive.Restart, // resume from the checkpoint
-        }, loggingEnabled: false)
+    private void OnRestore(DevicesProtocol.RestoreDevice restore)
     {
-        private readonly List<(IActorRef Device, Exception Cause)> _waiting = [];
-        private readonly Dictionary<string, Queue<long>> _restarts = new(StringComparer.Ordinal);
+        if (_devices.TryGetValue(restore.Device, out var device)) device.Actor.Forward(new UnitProtocol.Restore(restore.State));
+        else Sender.Tell(new UnitProtocol.Done(restore.Device, "there is no such device"));
+    }
 
+    // ---- A device that fails.
+
+    private void OnFailure(IActorContext context, Member member, Exception cause, bool mayBeRestarted)
+    {
+        var name = member.Unit.Name;
+        if (mayBeRestarted && _budget.TryTake(name))
+        {
+            _log.Warning(cause, "{0} failed and is restarted from its checkpoint: {1}", name, cause.Message);
+            context.System.EventStream.Publish(new VmEvents.DeviceRestarted(context.Parent.Path.Name, name, cause.Message));
+            _strategy.Restart(member.Actor, cause);
+            return;
+        }
+
+        var limits = _settings.Supervision.Of(name);
+        _log.Error(cause, "{0} failed more than {1} times within {2}: {3}", name, limits.MaxRetries, limits.Within, limits.OverLimit);
+        // Akka's own strategy would stop it; for an operator it stays as it is, suspended, with its mailbox and the failed access.
+        if (limits.OverLimit == OverLimitPolicy.Pause && cause is not ActorKilledException)
+            member.Wait("waiting for an operator", () => _strategy.Restart(member.Actor, cause));
+        else
+            TakeOff(context, member);
+        _vm.Tell(new DevicesProtocol.GaveUp(name, cause));
+    }
+
+    private void OnRetry()
+    {
+        _budget.Clear(); // a fresh one: the operator has looked at it
+        foreach (var member in _devices.Values) member.GoOn();
+    }
+
+    private void Unplug(Member member)
+    {
+        TakeOff(Context, member);
+        _bus.Tell(new RemoveRoutee(member.Routee!));
+        _devices.Remove(member.Unit.Name);
+    }
+
+    private static void TakeOff(IActorContext context, Member member)
+    {
+        member.Health = "unplugged";
+        context.Stop(member.Actor);
+    }
+
+    // ---- A device that does not come back.
+
+    private void OnLook()
+    {
+        foreach (var member in _devices.Values)
+        {
+            if (member.HasNotMoved() && member.Unit.Slot!.Turn.TryFence(member.LastSample)) OnHung(member);
+        }
+
+        LookAgain();
+    }
+
+    /// <summary>Looks several times per deadline: a process that was stopped for a while finds a device waiting once, not every time.</summary>
+    private void LookAgain() =>
+        _nextLook = Context.System.Scheduler.ScheduleTellOnceCancelable(
+            _settings.Supervision.HangDeadline / Member.LooksPerDeadline, Self, Look.Instance, Self);
+
+    private void OnHung(Member member)
+    {
+        var (unit, name) = (member.Unit, member.Unit.Name);
+        var cause = new DeviceHungException($"{name} has not come back from a handler within {_settings.Supervision.HangDeadline}");
+        unit.Slot!.CountFailure();
+        unit.Slot.LastError = cause.Message;
+        _vm.Tell(new DevicesProtocol.Hung(name, unit.Slot.Mailbox!, cause, unit.RegistersOnly));
+        Context.Stop(member.Actor); // when its thread comes back, if ever
+        if (!unit.RegistersOnly)
+        {
+            member.Health = "hung";
+            return;
+        }
+
+        if (_budget.TryTake(name))
+        {
+            _log.Warning("{0}; another instance takes its place", cause.Message);
+            Replace(member);
+            return;
+        }
+
+        var limits = _settings.Supervision.Of(name);
+        _log.Error("{0}, and failed more than {1} times within {2}: {3}", cause.Message, limits.MaxRetries, limits.Within, limits.OverLimit);
+        if (limits.OverLimit == OverLimitPolicy.Pause)
+        {
+            member.Wait("hung, waiting for an operator", () => Replace(member));
+        }
+        else
+        {
+            member.Health = "unplugged";
+            _bus.Tell(new RemoveRoutee(member.Routee!));
+            TellWhenRouted(member.Actor); // asked again, the open bus answers
+        }
+
+        _vm.Tell(new DevicesProtocol.GaveUp(name, cause));
+    }
+
+    /// <summary>The hung instance is fenced off: a second one from the same checkpoint, and the bus leads to that one.</summary>
+    private void Replace(Member member)
+    {
+        var (old, route) = (member.Actor, member.Routee!);
+        member.Generation++;
+        member.Unit.Slot!.Renew();
+        member.Unit.Slot.CountRestart();
+        Make(member, route);
+        TellWhenRouted(old);
+    }
+
+    private void TellWhenRouted(IActorRef old)
+    {
+        _replaced.Enqueue(old);
+        _bus.Tell(new GetRoutees());
+    }
+
+    // ---- The rest.
+
+    private void Make(Member member, DeviceRoutee? instead = null)
+    {
+        var unit = member.Unit;
+        var props = unit.Props.WithDispatcher(ActorSettings.CallerRunsDispatcher).WithMailbox(ActorSettings.ExitMailbox);
+        member.Actor = Context.ActorOf(props, member.Generation == 1 ? unit.Name : $"{unit.Name}-{member.Generation}");
+        member.Routee = new DeviceRoutee(member.Actor, unit.Name, unit.Ranges);
+        if (instead is not null) _bus.Tell(new RemoveRoutee(instead));
+        _bus.Tell(new AddRoutee(member.Routee));
+    }
+
+    private SortedDictionary<string, string> Health()
+    {
+        var values = new SortedDictionary<string, string>(StringComparer.Ordinal);
+        foreach (var (name, member) in _devices) values[name] = member.Health;
+        return values;
+    }
+
+    /// <summary>A device and what is known of it here.</summary>
+    private sealed class Member(DeviceUnit unit)
+    {
+        public const int LooksPerDeadline = 4;
+
+        private Action? _goOn;
+        private int _still;
+
+        public DeviceUnit Unit { get; } = unit;
+        public IActorRef Actor { get; set; } = ActorRefs.Nobody;
+        public DeviceRoutee? Routee { get; set; }
+        public int Generation { get; set; } = 1;
+        public string Health { get; set; } = "serves";
+        public long LastSample { get; private set; }
+
+        /// <summary>True where the device was inside the same turn at each look within the deadline.</summary>
+        public bool HasNotMoved()
+        {
+            if (Unit.Slot is not { } slot) return false;
+            var sample = slot.Turn.Sample;
+            _still = Dispatch.Turn.IsInside(sample) && sample == LastSample ? _still + 1 : 0;
+            LastSample = sample;
+            return _still >= LooksPerDeadline;
+        }
+
+        public void Wait(string health, Action goOn) => (Health, _goOn) = (health, goOn);
+
+        public void GoOn()
+        {
+            if (_goOn is not { } goOn) return;
+            (Health, _goOn, _still) = ("serves", null, 0);
+            goOn();
+        }
+    }
+
+    /// <summary>
+    /// Passes every failure on to the supervisor. Akka's own strategy counts by itself, and its counts cannot be given a fresh budget.
+    /// </summary>
+    private sealed class Strategy(DevicesSupervisor owner) : OneForOneStrategy(
+        owner._settings.Supervision.Standard.MaxRetries, (int)owner._settings.Supervision.Standard.Within.TotalMilliseconds,
+        Verdicts.OfDevice, loggingEnabled: false)
+    {
         public override void ProcessFailure(
             IActorContext context, bool restart, IActorRef child, Exception cause, ChildRestartStats stats,
             IReadOnlyCollection<ChildRestartStats> children)
         {
-            var name = child.Path.Name;
-            if (restart && MayRestart(name))
-            {
-                log.Warning(cause, "{0} failed and is restarted from its checkpoint: {1}", name, cause.Message);
-                RestartChild(child, cause, suspendFirst: false);
-                return;
-            }
-
-            log.Error(cause, "{0} failed more than {1} times within {2}: {3}", name, settings.MaxRetries, settings.Within,
-                settings.OverLimit);
-            if (restart && settings.OverLimit == OverLimitPolicy.Pause) _waiting.Add((child, cause));
-            else context.Stop(child);
-            gaveUp(name, cause);
+            var member = owner._devices.Values.FirstOrDefault(device => device.Actor.Equals(child));
+            if (member is null) context.Stop(child); // one that was given up has nothing more to say
+            else owner.OnFailure(context, member, cause, restart);
         }
 
-        public void RetryAll()
-        {
-            _restarts.Clear(); // a fresh budget: the operator has looked at it
-            foreach (var (device, cause) in _waiting) RestartChild(device, cause, suspendFirst: false);
-            _waiting.Clear();
-        }
-
-        // Counted here and not by Akka's statistics, because those cannot be given a fresh budget.
-        private bool MayRestart(string device)
-        {
-            if (!_restarts.TryGetValue(device, out var times)) _restarts.Add(device, times = new Queue<long>());
-            while (times.TryPeek(out var oldest) && Stopwatch.GetElapsedTime(oldest) > settings.Within) times.Dequeue();
-            if (times.Count >= settings.MaxRetries) return false;
-            times.Enqueue(Stopwatch.GetTimestamp());
-            return true;
-        }
+        public void Restart(IActorRef child, Exception cause) => RestartChild(child, cause, suspendFirst: false);
     }
+
+    private sealed record Look { public static readonly Look Instance = new(); }
 }

@@ -65,6 +65,17 @@ public sealed class EffectBuffer(IEffectTarget target)
         return FailureCount == failures;
     }
 
+    /// <summary>
+    /// A buffer for the next instance of a device whose handler never came back: the same lines at the levels that the machine has seen, and
+    /// nothing of what waits in this one. Only while nobody can commit this one any more.
+    /// </summary>
+    internal EffectBuffer Successor()
+    {
+        var next = new EffectBuffer(target) { FailureCount = FailureCount, LastFailure = LastFailure };
+        foreach (var line in _lines.ToArray()) next._lines.Add(line.For(next));
+        return next;
+    }
+
     /// <summary>Forgets the effects of a message that failed.</summary>
     public void Discard()
     {
@@ -135,6 +146,7 @@ public sealed class EffectBuffer(IEffectTarget target)
             effects.Push(this, level);
         }
 
+        public Line For(EffectBuffer next) => new(next, Gsi) { _level = _emitted, _emitted = _emitted };
         public void Emitted(bool level) => _emitted = level;
         public void Forget() => _level = _emitted;
     }

@@ -1,25 +1,36 @@
 using Akka.Actor;
 using ActorVmm.Actors.Dispatch;
 using ActorVmm.Actors.Host.Vm.Devices.Serial;
+using ActorVmm.Backends.Polling;
 
 namespace ActorVmm.Actors.Host.Vm.Events;
 
 /// <summary>
 /// <c>events</c>: what comes from outside the machine without a vCPU asking. Console input that has become available is passed to the
-/// serial port here; doorbells and taps will be.
+/// serial port here. Doorbells and taps are watched by the poller, whose thread carries what it hears to the devices as a vCPU's thread does.
 /// </summary>
 public sealed class EventsActor : UntypedActor
 {
     private readonly IConsoleInput _input;
     private readonly IActorRef _serial;
+    private readonly EventPoller _poller;
     private long _inputs;
 
-    public static Props Props(IConsoleInput input, IActorRef serial) => Akka.Actor.Props.Create(() => new EventsActor(input, serial));
+    public static Props Props(IConsoleInput input, IActorRef serial, EventPoller poller) =>
+        Akka.Actor.Props.Create(() => new EventsActor(input, serial, poller));
 
-    public EventsActor(IConsoleInput input, IActorRef serial)
+    public EventsActor(IConsoleInput input, IActorRef serial, EventPoller poller)
     {
         _input = input;
         _serial = serial;
+        _poller = poller;
+    }
+
+    /// <summary>The poller's thread: it runs the mailboxes of the devices it tells.</summary>
+    internal static void StartThread(Action loop)
+    {
+        var context = new CallerRunsContext(static () => false); // nobody wants this thread for anything else
+        new Thread(() => context.Bind(loop)) { IsBackground = true, Name = "events" }.Start();
     }
 
     /// <inheritdoc/>
@@ -58,5 +69,7 @@ public sealed class EventsActor : UntypedActor
     private InspectNode Inspect() => new(Self.Path.Name, new SortedDictionary<string, string>(StringComparer.Ordinal)
     {
         ["console-input"] = $"{_inputs}",
+        ["watched"] = $"{_poller.Watches}",
+        ["events"] = $"{_poller.Events}",
     });
 }

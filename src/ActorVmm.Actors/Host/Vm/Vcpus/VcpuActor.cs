@@ -1,4 +1,5 @@
 using System.Numerics;
+using System.Runtime.CompilerServices;
 using Akka.Actor;
 using Akka.Event;
 using ActorVmm.Actors.Dispatch;
@@ -12,37 +13,56 @@ namespace ActorVmm.Actors.Host.Vm.Vcpus;
 /// <c>vcpus/{n}</c>: runs the guest in slices on its own thread. A slice ends when a message arrives, or when a device does not answer at
 /// once: the vCPU then waits as an actor, not as a thread, so that pause, stop and inspection are served in the meantime.
 /// </summary>
-public sealed class VcpuActor : UntypedActor
+public sealed partial class VcpuActor : UntypedActor
 {
     // Waiting for another thread that holds the device's mailbox: a few short spins cover a handler of a microsecond, yielding covers a
     // worker on the same core; anything longer is worth a message.
     private const int Spins = 40;
     private const int Yields = 20;
 
+    private readonly VcpuSeat _seat;
     private readonly IVcpu _vcpu;
+    private readonly IActorRef _self; // Self looks it up in the thread's context
+    private readonly IActorRef _bus;
     private readonly VcpuLinks _links;
     private readonly VcpuDispatcher _dispatcher;
     private readonly ILoggingAdapter _log;
-    private BusAccess _access = new();
+    private BusAccess _access;
     private ICancelable? _overdue;
     private bool _tokenOut;
     private bool _runAfterReply;
+    private bool _ringFirst;
     private long _exits;
     private long _parked;
     private long _overdueCount;
     private string _state = "paused";
 
-    public static Props Props(IVcpu vcpu, VcpuLinks links) => Akka.Actor.Props.Create(() => new VcpuActor(vcpu, links));
+    public static Props Props(VcpuSeat seat, VcpuLinks links) => Akka.Actor.Props.Create(() => new VcpuActor(seat, links));
 
-    public VcpuActor(IVcpu vcpu, VcpuLinks links)
+    public VcpuActor(VcpuSeat seat, VcpuLinks links)
     {
-        _vcpu = vcpu;
+        ArgumentNullException.ThrowIfNull(seat);
+        _seat = seat;
+        _vcpu = seat.Vcpu;
+        _self = Self;
+        _bus = links.Bus;
         _links = links;
         _log = Context.GetLogger();
         _dispatcher = ((ActorCell)Context).Dispatcher as VcpuDispatcher
             ?? throw new ActorInitializationException(Self, $"a vCPU needs the dispatcher {Settings.ActorSettings.VcpuDispatcher}");
+        _access = TakeSeat(seat);
         _dispatcher.Context.Outstanding = () => !_access.IsDone;
-        _dispatcher.Gate.Attach(vcpu);
+        _dispatcher.Gate.Attach(_vcpu);
+        links.Meters?.Attach(_vcpu.Id, this);
+    }
+
+    /// <inheritdoc/>
+    protected override void PreStart()
+    {
+        NoteThread();
+        if (!AwaitsReply) return;
+        _state = "awaiting-reply";
+        Become(AwaitingReply);
     }
 
     /// <inheritdoc/>
@@ -54,6 +74,25 @@ public sealed class VcpuActor : UntypedActor
 
     /// <inheritdoc/>
     protected override void OnReceive(object message) => Paused(message);
+
+    /// <summary>
+    /// Takes the vCPU over. Where the thread before this one was lost inside a device, its access is still owed an answer: it waits for
+    /// <see cref="VcpuProtocol.AskAgain"/>, or for its deadline.
+    /// </summary>
+    private BusAccess TakeSeat(VcpuSeat seat)
+    {
+        var lost = seat.Access;
+        var access = new BusAccess();
+        _ringFirst = lost is not null && _vcpu.Id == 0; // the alarm may have been what the lost thread died of
+        if (lost is { IsDone: false })
+        {
+            access.BeginAgain(lost);
+            _ = access.TryPark(Self);
+        }
+
+        seat.Take(_dispatcher.Context, access);
+        return access;
+    }
 
     // ---- Behaviours: who may enter the guest, and when.
 
@@ -88,11 +127,15 @@ public sealed class VcpuActor : UntypedActor
             case BusAccess.ReplyReady: break; // of an access that was given up
             case ReplyOverdue overdue when ReferenceEquals(overdue.Access, _access): OnOverdue(); break;
             case ReplyOverdue: break;
+            case VcpuProtocol.AskAgain again when again.Device.Equals(_access.Target): AskAgain(); break;
             case VcpuProtocol.Resume: ResumeWaiting(); break;
             case VcpuProtocol.Pause: PauseWaiting(); Sender.Tell(new VcpuProtocol.Paused(_vcpu.Id)); break;
             default: Always(message); break;
         }
     }
+
+    /// <summary>The thread was lost in a device and came back: another one has the vCPU.</summary>
+    private static void Abandoned(object message) { /* Not ours any more, whatever it is. */ }
 
     private void Always(object message)
     {
@@ -103,23 +146,28 @@ public sealed class VcpuActor : UntypedActor
             case UnitProtocol.Reset: OnReset(); break;
             case UnitProtocol.Save: Sender.Tell(new UnitProtocol.Saved(Self.Path.Name, State: null)); break; // saved with its machine
             case UnitProtocol.Start or UnitProtocol.Stop or UnitProtocol.Restore: Sender.Tell(new UnitProtocol.Done(Self.Path.Name)); break;
-            case BusAccess.ReplyReady or ReplyOverdue: break; // late
+            case BusAccess.ReplyReady or ReplyOverdue or VcpuProtocol.AskAgain: break; // late, or not for us
             default: Unhandled(message); break;
         }
     }
 
     // ---- One slice.
 
+    // Optimized at once: a busy guest may stay in this loop for ever, and what the loop starts with is what it keeps.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private void RunSlice()
     {
-        var gate = _dispatcher.Gate;
-        while (true)
+        if (_ringFirst)
         {
-            if (_links.Run.Ending) { BecomePaused(); return; }
-            if (!gate.TryEnter()) break;
-            var kind = _vcpu.Run();
-            gate.Leave();
-            if (!Handle(kind)) return;
+            _ringFirst = false;
+            if (!Ring()) return;
+        }
+
+        var (gate, run, vcpu) = (_dispatcher.Gate, _links.Run, _vcpu);
+        while (!gate.HasMail)
+        {
+            if (run.Ending) { BecomePaused(); return; }
+            if (!Handle(vcpu.Run())) return;
         }
 
         gate.EndSlice();
@@ -133,8 +181,8 @@ public sealed class VcpuActor : UntypedActor
         {
             case VcpuExitKind.PortRead or VcpuExitKind.PortWrite or VcpuExitKind.MmioRead or VcpuExitKind.MmioWrite:
                 return Access(_vcpu.Exit, kind);
-            case VcpuExitKind.Kicked: return true; // the gate says why
-            case VcpuExitKind.Alarm: _links.Alarms.Ring(); return true;
+            case VcpuExitKind.Kicked: return true; // the gate says why, unless the cause has been served meanwhile
+            case VcpuExitKind.Alarm: return Ring();
             case VcpuExitKind.Halted: _links.Vm.Tell(new VcpuProtocol.Halted(_vcpu.Id), Self); return true;
             case VcpuExitKind.Shutdown: return End(StopReason.TripleFault, "");
             case VcpuExitKind.SystemEvent: return End(StopReason.Poweroff, _vcpu.Exit.Detail ?? "");
@@ -156,11 +204,26 @@ public sealed class VcpuActor : UntypedActor
         _exits++;
         exit.Kind = kind;
         _access.Begin(exit);
+        if ((_exits & ExitTelemetry.SampleMask) == 0 && ExitTelemetry.IsWatched) return SampledAccess(exit, kind);
         _dispatcher.Context.BeginExit();
-        _links.Bus.Tell(_access, Self);
+        _bus.Tell(_access, _self);
+        if (_dispatcher.Context.IsAbandoned) return BecomeAbandoned();
         if (_access.IsDone || WaitBriefly()) { Finish(exit); return true; }
         if (!_access.TryPark(Self)) { Finish(exit); return true; }
         BecomeAwaitingReply();
+        return false;
+    }
+
+    private bool Ring()
+    {
+        _links.Alarms.Ring();
+        return !_dispatcher.Context.IsAbandoned || BecomeAbandoned();
+    }
+
+    /// <summary>Always false: the slice is over for good.</summary>
+    private bool BecomeAbandoned()
+    {
+        Become(Abandoned);
         return false;
     }
 
@@ -184,7 +247,7 @@ public sealed class VcpuActor : UntypedActor
     private void Finish(VcpuExit exit)
     {
         if (!_access.IsWrite) exit.Data = _access.Data;
-        if (_access.IsSpoiled) _access = new BusAccess();
+        if (_access.IsSpoiled) RenewAccess();
     }
 
     // ---- A device that does not answer at once.
@@ -201,6 +264,7 @@ public sealed class VcpuActor : UntypedActor
     private void OnReply()
     {
         _overdue?.Cancel();
+        EndSample();
         Finish(_vcpu.Exit);
         Continue();
     }
@@ -209,12 +273,11 @@ public sealed class VcpuActor : UntypedActor
     {
         if (!_runAfterReply) return; // paused: the device may be waiting for an operator; the wait starts anew with the resume
         _overdueCount++;
+        EndSample();
         if (BitOperations.IsPow2(_overdueCount))
             _log.Warning("no device answered {0} within {1}; it reads as all ones (so far {2})", _vcpu.Exit, _links.ReplyDeadline,
                 _overdueCount);
-        GiveUpAccess();
-        if (_vcpu.Exit.Kind is VcpuExitKind.PortRead or VcpuExitKind.MmioRead) _vcpu.Exit.Data = BusAccess.AllOnes(_vcpu.Exit.Size);
-        Continue();
+        AnswerAllOnes();
     }
 
     private void Continue()
@@ -246,7 +309,40 @@ public sealed class VcpuActor : UntypedActor
     private void GiveUpAccess()
     {
         _overdue?.Cancel();
-        _access = new BusAccess();
+        RenewAccess();
+    }
+
+    private void RenewAccess() => _seat.Access = _access = new BusAccess();
+
+    /// <summary>
+    /// The device that owes the answer was replaced. Once, the new one is asked; an access that has cost two devices reads as all ones.
+    /// </summary>
+    private void AskAgain()
+    {
+        var lost = _access;
+        if (lost.IsDone) return; // the answer is on its way
+        if (lost.Failures > 0)
+        {
+            _log.Warning("{0} has not come back twice; it reads as all ones", _vcpu.Exit);
+            AnswerAllOnes();
+            return;
+        }
+
+        RenewAccess();
+        _access.BeginAgain(lost);
+        _access.Failures++;
+        _dispatcher.Context.BeginExit();
+        _links.Bus.Tell(_access, Self);
+        if (_dispatcher.Context.IsAbandoned) { BecomeAbandoned(); return; }
+        if (!_access.IsDone && _access.TryPark(Self)) { if (_runAfterReply) StartOverdue(); }
+        else OnReply();
+    }
+
+    private void AnswerAllOnes()
+    {
+        GiveUpAccess();
+        if (_vcpu.Exit.Kind is VcpuExitKind.PortRead or VcpuExitKind.MmioRead) _vcpu.Exit.Data = BusAccess.AllOnes(_vcpu.Exit.Size);
+        Continue();
     }
 
     private bool AwaitsReply => !_access.IsDone;
@@ -272,9 +368,19 @@ public sealed class VcpuActor : UntypedActor
         Self.Tell(VcpuProtocol.Run.Token, Self);
     }
 
+    /// <summary>
+    /// The instruction that left the guest is finished first, and what it still has to say to devices is said: a state that is saved must
+    /// owe nothing. Where a device does not answer at once, the answer to the question says so.
+    /// </summary>
     private VcpuState TakeState()
     {
-        if (!AwaitsReply) _vcpu.CompletePending();
+        while (!AwaitsReply && _vcpu.CompletePending() is var kind and not VcpuExitKind.None)
+        {
+            var paused = string.Equals(_state, "paused", StringComparison.Ordinal);
+            if (Handle(kind)) continue;
+            if (AwaitsReply && paused) PauseWaiting();
+            break;
+        }
         return _vcpu.GetState();
     }
 
@@ -285,12 +391,13 @@ public sealed class VcpuActor : UntypedActor
         Sender.Tell(new UnitProtocol.Done(Self.Path.Name));
     }
 
-    private InspectNode Inspect() => new(Self.Path.Name, new SortedDictionary<string, string>(StringComparer.Ordinal)
+    private InspectNode Inspect() => new(Self.Path.Name, new SortedDictionary<string, string>(Registers(), StringComparer.Ordinal)
     {
         ["state"] = _state,
         ["exits"] = $"{_exits}",
         ["waits"] = $"{_parked}",
         ["overdue"] = $"{_overdueCount}",
+        ["rescued"] = $"{_seat.Rescues}",
         ["kicks"] = $"{_dispatcher.Gate.Kicks}",
         ["retired"] = $"{_vcpu.RetiredInstructions}",
         ["exit"] = $"{_vcpu.Exit}",
@@ -306,4 +413,6 @@ public sealed class VcpuActor : UntypedActor
 /// <param name="Alarms">Rung by vCPU 0.</param>
 /// <param name="Run">Whether the guest may be entered.</param>
 /// <param name="ReplyDeadline">The longest wait for a device.</param>
-public sealed record VcpuLinks(IActorRef Vm, IActorRef Bus, AlarmClock Alarms, RunFlag Run, TimeSpan ReplyDeadline);
+/// <param name="Meters">Where each vCPU can be found by whoever reads its counters; null where nobody does.</param>
+public sealed record VcpuLinks(IActorRef Vm, IActorRef Bus, AlarmClock Alarms, RunFlag Run, TimeSpan ReplyDeadline,
+    VmGauges? Meters = null);

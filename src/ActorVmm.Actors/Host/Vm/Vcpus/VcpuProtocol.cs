@@ -33,6 +33,19 @@ public static class VcpuProtocol
     /// <summary>Event: the guest, or the hypervisor, has ended the run.</summary>
     public sealed record Ended(int Vcpu, StopReason Reason, string Detail);
 
+    /// <summary>
+    /// Command to <c>vcpus</c>: a device was given up inside a handler. Where that handler runs on a vCPU's thread, the thread is lost with
+    /// it: another one takes the vCPU over. Answered by a <see cref="Rescued"/> for each.
+    /// </summary>
+    /// <param name="Mailbox">The device's mailbox.</param>
+    internal sealed record Rescue(Akka.Dispatch.Mailbox Mailbox);
+
+    /// <summary>Event: a vCPU has a new thread.</summary>
+    public sealed record Rescued(int Vcpu);
+
+    /// <summary>Command: <paramref name="Device"/> was replaced; who waits for its answer asks again.</summary>
+    public sealed record AskAgain(Akka.Actor.IActorRef Device);
+
     /// <summary>Event: the vCPU actor failed; its machine cannot go on.</summary>
     public sealed record Lost(string Vcpu, Exception Cause);
 }

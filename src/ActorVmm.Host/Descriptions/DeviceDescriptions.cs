@@ -1,0 +1,20 @@
+using ActorVmm.Actors;
+
+namespace ActorVmm.Host.Descriptions;
+
+/// <summary>The virtio devices that a description asks for.</summary>
+public sealed record DeviceDescriptions
+{
+    /// <summary>None of them.</summary>
+    public static readonly DeviceDescriptions None = new();
+
+    /// <summary>The entropy device, or null.</summary>
+    public EntropySpec? Entropy { get; init; }
+
+    /// <summary>Adds them to a VM.</summary>
+    public VmSpec AddTo(VmSpec spec)
+    {
+        ArgumentNullException.ThrowIfNull(spec);
+        return spec with { Entropy = Entropy is null ? [] : [Entropy] };
+    }
+}
