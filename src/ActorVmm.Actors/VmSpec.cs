@@ -15,6 +15,9 @@ public sealed record VmSpec
     /// <summary>Seed of everything random that the guest can see under virtual time.</summary>
     public ulong Seed { get; init; }
 
+    /// <summary>See <see cref="MachineOptions.CompileThreshold"/>.</summary>
+    public int? CompileThreshold { get; init; }
+
     /// <summary><c>blk0</c>, <c>blk1</c>, ...: the guest's <c>/dev/vda</c>, <c>/dev/vdb</c>, ...</summary>
     public IReadOnlyList<DiskSpec> Disks { get; init; } = [];
 

@@ -22,7 +22,7 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
     public SoftMachine(MachineOptions options, SoftOptions? settings = null)
     {
         Options = options;
-        CompileThreshold = (settings ?? new SoftOptions()).CompileThreshold;
+        CompileThreshold = options.CompileThreshold ?? (settings ?? new SoftOptions()).CompileThreshold;
         Memory = options.Memory;
         Ram = new GuestRam(options.Memory);
         Clock = new SoftClock(options);
