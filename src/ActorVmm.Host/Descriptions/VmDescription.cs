@@ -27,6 +27,9 @@ public sealed record VmDescription
     /// <summary>Seed of everything random that the guest can see under virtual time.</summary>
     public ulong Seed { get; init; }
 
+    /// <summary>See <see cref="MachineOptions.CompileThreshold"/>.</summary>
+    public int? CompileThreshold { get; init; }
+
     /// <summary>Changes to the CPU that KVM shows the guest (<c>cpu-config</c>); no other hypervisor takes any.</summary>
     public KvmCpuTemplate Cpu { get; init; } = KvmCpuTemplate.None;
 
@@ -41,8 +44,11 @@ public sealed record VmDescription
 
     /// <summary>What the actor system builds.</summary>
     public VmSpec ToSpec() =>
-        Devices.AddTo(new() { Name = Name, Kernel = Kernel, MemoryMib = MemoryMib, Vcpus = Vcpus, Clock = Clock, Seed = Seed,
-            Faults = Faults });
+        Devices.AddTo(new()
+        {
+            Name = Name, Kernel = Kernel, MemoryMib = MemoryMib, Vcpus = Vcpus, Clock = Clock, Seed = Seed, CompileThreshold = CompileThreshold,
+            Faults = Faults,
+        });
 }
 
 /// <summary>Logging as a description asks for it; what it leaves out is as the operator's settings say.</summary>
