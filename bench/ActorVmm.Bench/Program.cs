@@ -6,6 +6,7 @@ using ActorVmm.Bench;
     ("kvm-exits", "real exits, direct and through bus and device; kicks; messages to a vCPU; QEMU's exits [QEMU] (needs KVM)", KvmExits.Run),
     ("kvm-vs-qemu", "exits per second of one guest in both programs: ours and qemu -enable-kvm [ROUNDS [EXITS [QEMU]]]", ProgramVersusQemu.Run),
     ("boot-vs-tcg", "power-on to prompt to reset: soft against qemu-system-x86_64 -accel tcg [ROUNDS [QEMU]]", BootVersusTcg.Run),
+    ("virtio-ring", "requests per second through a virtqueue, driver and device on one core", VirtioRing.Run),
     ("cold-start", "process start to first guest instruction; memory beyond guest RAM [ROUNDS]", ColdStart.Run),
 ];
 

@@ -33,6 +33,9 @@ public sealed class EchoDevice(params IReadOnlyList<ushort> queueSizes) : IVirti
     public Func<ulong, bool> Accepts { get; init; } = static _ => true;
     public Action? BeforeTake { get; set; }
 
+    /// <summary>The backend completes this one alone; null for all.</summary>
+    public RequestId? Chosen { get; set; }
+
     public int StateSize => 1;
     public bool AcceptsFeatures(ulong features) => Accepts(features);
 
@@ -80,7 +83,9 @@ public sealed class EchoDevice(params IReadOnlyList<ushort> queueSizes) : IVirti
 
     public void OnBackend()
     {
-        foreach (var held in Held.ToArray()) Finish(held);
+        RequestId[] done = Chosen is { } chosen ? [chosen] : [.. Held];
+        Chosen = null;
+        foreach (var held in done) Finish(held);
     }
 
     /// <summary>Completes one request that was held. False where it is gone.</summary>

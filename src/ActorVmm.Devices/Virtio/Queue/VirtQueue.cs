@@ -166,7 +166,9 @@ public sealed partial class VirtQueue
             if (_ledger.At(_again[i]).State == QueueLedger.EntryState.Started) _again[waiting++] = _again[i];
         _againCount = waiting;
         if (_inOrder) AnswerDone(hook: null);
-        return true;
+        // A failed instance may have shown answers that the ledger does not know to be seen, and the driver has gone on from there: what it
+        // makes available can only be judged when both agree again.
+        return _ledger.Published == _ledger.Answered || PublishAnswers();
     }
 
     /// <summary>No device works on it any more. The ledger keeps what it has.</summary>
