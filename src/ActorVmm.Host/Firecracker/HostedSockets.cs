@@ -30,6 +30,9 @@ internal sealed class HostedSockets : IAsyncDisposable
     {
         var metrics = new FirecrackerMetrics(TimeProvider.System) { Readings = () => vm.Readings };
         var api = new FirecrackerApi(new Hosted(_state.Fleet, vm), metrics, _directory);
+        MicroServer? old;
+        lock (_gate) _servers.Remove(vm.Name, out old);
+        if (old is not null) await old.DisposeAsync().ConfigureAwait(false); // of a VM of the same name that has just been removed
         MicroServer server;
         try
         {
