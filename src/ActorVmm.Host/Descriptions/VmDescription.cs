@@ -42,6 +42,9 @@ public sealed record VmDescription
     /// <summary>A log file of this VM's run; null where the description asks for none.</summary>
     public LogDescription? Log { get; init; }
 
+    /// <summary>File that takes Firecracker's metrics, one JSON object per line; null for none.</summary>
+    public string? MetricsPath { get; init; }
+
     /// <summary>What the actor system builds.</summary>
     public VmSpec ToSpec() =>
         Devices.AddTo(new()
