@@ -15,7 +15,7 @@ internal static class NativeDialect
     /// <summary>Keys that this version knows of and cannot serve yet: refused by name, except when empty.</summary>
     private static readonly (string Key, string What)[] NotBuiltYet =
     [
-        ("net", "network interfaces"), ("vsock", "sockets between host and guest"),
+        ("vsock", "sockets between host and guest"),
         ("balloon", "the memory balloon"),
         ("snapshot", "snapshots"), ("cpu", "CPU models"),
     ];
@@ -44,6 +44,7 @@ internal static class NativeDialect
         var devices = new DeviceDescriptions
         {
             Disks = DiskDescriptions.Native(vm, baseDirectory),
+            Nets = NetDescriptions.Native(vm),
             Entropy = vm.Object("entropy", Need.Nullable) is { } entropy ? Entropy(entropy) : null,
         };
         var faults = vm.Object("faults", Need.Nullable) is { } plan ? FaultSection.Read(plan, seed ?? 0) : FaultPlan.None;
