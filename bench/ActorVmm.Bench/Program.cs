@@ -6,6 +6,8 @@ using ActorVmm.Bench;
     ("kvm-exits", "under KVM: exits against direct calls and against QEMU, kicks, messages to a vCPU [exits|latency|qemu [ROUNDS [EXITS [QEMU]]]]",
         KvmExits.Run),
     ("boot-vs-tcg", "power-on to prompt to reset: soft against qemu-system-x86_64 -accel tcg [ROUNDS [QEMU]]", BootVersusTcg.Run),
+    ("virtio-blk", "block requests without a guest: per second, bytes allocated; doorbell to completion [ROUNDS [REQUESTS]]", VirtioBlk.Run),
+    ("fio-vs-tcg", "fio in the guest: soft against qemu-system-x86_64 -M microvm, tcg [ROUNDS [SECONDS [QEMU [sync|async]]]]", FioVersusTcg.Run),
     ("virtio-ring", "requests per second through a virtqueue, driver and device on one core", VirtioRing.Run),
     ("cold-start", "process start to first guest instruction; memory beyond guest RAM [ROUNDS]", ColdStart.Run),
 ];
