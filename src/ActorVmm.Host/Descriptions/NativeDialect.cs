@@ -1,5 +1,7 @@
 using System.Globalization;
 using ActorVmm.Actors;
+using ActorVmm.Devices.Faults;
+using ActorVmm.Host.Faults;
 using ActorVmm.Hypervisor;
 using ActorVmm.Hypervisor.Soft;
 
@@ -13,9 +15,9 @@ internal static class NativeDialect
     /// <summary>Keys that this version knows of and cannot serve yet: refused by name, except when empty.</summary>
     private static readonly (string Key, string What)[] NotBuiltYet =
     [
-        ("block", "block devices"), ("net", "network interfaces"), ("vsock", "sockets between host and guest"),
+        ("vsock", "sockets between host and guest"),
         ("balloon", "the memory balloon"),
-        ("faults", "fault plans"), ("snapshot", "snapshots"), ("cpu", "CPU models"),
+        ("snapshot", "snapshots"), ("cpu", "CPU models"),
     ];
 
     /// <returns>The description, or null where an error was recorded.</returns>
@@ -39,7 +41,13 @@ internal static class NativeDialect
         var kernel = vm.Object("kernel", Need.Required) is { } part ? Kernel(part, baseDirectory, memoryMib) : null;
         var log = vm.Object("log", Need.Nullable) is { } logging ? Log(logging, baseDirectory) : null;
 
-        var devices = new DeviceDescriptions { Entropy = vm.Object("entropy", Need.Nullable) is { } entropy ? Entropy(entropy) : null };
+        var devices = new DeviceDescriptions
+        {
+            Disks = DiskDescriptions.Native(vm, baseDirectory),
+            Nets = NetDescriptions.Native(vm),
+            Entropy = vm.Object("entropy", Need.Nullable) is { } entropy ? Entropy(entropy) : null,
+        };
+        var faults = vm.Object("faults", Need.Nullable) is { } plan ? FaultSection.Read(plan, seed ?? 0) : FaultPlan.None;
         foreach (var (key, what) in NotBuiltYet)
             RefuseUnlessEmpty(vm, key, what);
         vm.Finish();
@@ -49,6 +57,7 @@ internal static class NativeDialect
         {
             Name = name ?? "vm", Hypervisor = hypervisor ?? "auto", Kernel = kernel, MemoryMib = memoryMib, Vcpus = count, Seed = seed ?? 0,
             Clock = string.Equals(clock, "virtual", StringComparison.Ordinal) ? ClockMode.Virtual : ClockMode.Host, Log = log, Devices = devices,
+            Faults = faults,
             CompileThreshold = threshold == SoftOptions.DefaultThreshold ? null : threshold,
         };
     }

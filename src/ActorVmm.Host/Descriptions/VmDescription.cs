@@ -1,4 +1,5 @@
 using ActorVmm.Actors;
+using ActorVmm.Devices.Faults;
 using ActorVmm.Hypervisor;
 using ActorVmm.Hypervisor.Kvm;
 
@@ -35,14 +36,21 @@ public sealed record VmDescription
     /// <summary>Virtio devices.</summary>
     public DeviceDescriptions Devices { get; init; } = DeviceDescriptions.None;
 
+    /// <summary>What shall go wrong.</summary>
+    public FaultPlan Faults { get; init; } = FaultPlan.None;
+
     /// <summary>A log file of this VM's run; null where the description asks for none.</summary>
     public LogDescription? Log { get; init; }
+
+    /// <summary>File that takes Firecracker's metrics, one JSON object per line; null for none.</summary>
+    public string? MetricsPath { get; init; }
 
     /// <summary>What the actor system builds.</summary>
     public VmSpec ToSpec() =>
         Devices.AddTo(new()
         {
             Name = Name, Kernel = Kernel, MemoryMib = MemoryMib, Vcpus = Vcpus, Clock = Clock, Seed = Seed, CompileThreshold = CompileThreshold,
+            Faults = Faults,
         });
 }
 
