@@ -16,6 +16,7 @@ internal static class ApiErrors
         if (http.Response.HasStarted) return;
         http.Response.Clear();
         http.Response.StatusCode = status;
+        if (status == StatusCodes.Status401Unauthorized) http.Response.Headers.WWWAuthenticate = "Bearer";
         http.Response.ContentType = "application/json; charset=utf-8";
         var body = JsonSerializer.SerializeToUtf8Bytes(new ErrorView(new ErrorBody(code, message, details)), ApiJson.Default.ErrorView);
         await http.Response.Body.WriteAsync(body).ConfigureAwait(false);
@@ -51,6 +52,10 @@ internal static class ApiErrors
         {
             await WriteAsync(http, bad.StatusCode, CodeOf(bad.StatusCode), bad.Message).ConfigureAwait(false);
         }
+        catch (Exception failure) when (failure is not OperationCanceledException)
+        {
+            await WriteAsync(http, 500, "failed", $"{http.Request.Method} {http.Request.Path}: {failure.Message}").ConfigureAwait(false);
+        }
         catch (OperationCanceledException) when (http.RequestAborted.IsCancellationRequested)
         {
             // Whoever asked has gone.
@@ -79,9 +84,7 @@ internal static class ApiErrors
             return;
         }
 
-        http.Response.Headers.WWWAuthenticate = "Bearer";
         await WriteAsync(http, 401, "unauthorized", "over TCP every call needs the header Authorization: Bearer TOKEN").ConfigureAwait(false);
-        http.Response.Headers.WWWAuthenticate = "Bearer";
     }
 
     private static string CodeOf(int status) => status switch

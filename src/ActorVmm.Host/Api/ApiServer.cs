@@ -1,6 +1,8 @@
 using System.Net;
 using System.Net.Sockets;
+using ActorVmm.Actors.Host.Vm.Vcpus;
 using ActorVmm.Host.Fleet;
+using ActorVmm.Host.Metrics;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
@@ -28,7 +30,9 @@ internal sealed class ApiServer : IAsyncDisposable
     private readonly WebApplication _app;
     private readonly string? _socket;
 
-    private ApiServer(WebApplication app, string? socket) => (_app, _socket) = (app, socket);
+    private readonly IDisposable[] _owned;
+
+    private ApiServer(WebApplication app, string? socket, params IDisposable[] owned) => (_app, _socket, _owned) = (app, socket, owned);
 
     /// <summary>The pipeline without a server, for tests.</summary>
     public RequestDelegate Pipeline => ((IApplicationBuilder)_app).Build();
@@ -68,10 +72,14 @@ internal sealed class ApiServer : IAsyncDisposable
         app.Use(next => http => ApiErrors.Authorize(http, next, listeners.Token));
         app.UseWebSockets(new WebSocketOptions { KeepAliveInterval = TimeSpan.FromSeconds(30) });
         app.UseRouting();
+        var meters = new HostMeters(state.Fleet);
+        var metrics = new PrometheusText(meters.Refresh, HostMeters.Name, ExitTelemetry.Name + ".Exits", "System.Runtime");
+        app.MapGet("/metrics", () => Results.Text(metrics.Write(), "text/plain; version=0.0.4; charset=utf-8"))
+            .WithSummary("Metrics for Prometheus.");
         new VmEndpoints(state, TimeProvider.System).Map(app);
         app.MapOpenApi();
         app.UseEndpoints(static _ => { });
-        return new ApiServer(app, listeners.Socket);
+        return new ApiServer(app, listeners.Socket, meters, metrics);
     }
 
     /// <summary>Listens.</summary>
@@ -100,6 +108,7 @@ internal sealed class ApiServer : IAsyncDisposable
         try { await _app.StopAsync(patience.Token).ConfigureAwait(false); }
         catch (OperationCanceledException) { /* streams that somebody still reads are cut */ }
         await _app.DisposeAsync().ConfigureAwait(false);
+        foreach (var owned in _owned) owned.Dispose();
         if (_socket is not null) File.Delete(_socket);
     }
 
