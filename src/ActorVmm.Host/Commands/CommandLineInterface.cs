@@ -1,5 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
+using ActorVmm.Backends.UserNet;
 using ActorVmm.Host.Descriptions;
 using ActorVmm.Host.Firecracker;
 using ActorVmm.Hypervisor;
@@ -56,7 +57,12 @@ internal sealed class CommandLineInterface
         var initrd = new Option<string?>("--initrd") { Description = "An initramfs of your own.", HelpName = "FILE" };
         var cmdline = new Option<string?>("--cmdline") { Description = "The whole kernel command line.", HelpName = "TEXT" };
         var refresh = new Option<bool>("--refresh") { Description = "Fetch Debian's current packages even where others are cached." };
-        foreach (var file in (ReadOnlySpan<Option<string?>>)[kernel, initrd])
+        var disk = new Option<string?>("--disk")
+        {
+            Description = "Runs the system on a disk: Debian's, built on first use, or an ext4 image of your own.", HelpName = "FILE",
+            Arity = ArgumentArity.ZeroOrOne,
+        };
+        foreach (var file in (ReadOnlySpan<Option<string?>>)[kernel, initrd, disk])
         {
             file.Validators.Add(result =>
             {
@@ -69,14 +75,39 @@ internal sealed class CommandLineInterface
             if (result.GetValueOrDefault<string?>() is { } line && DescriptionChecks.CommandLineFault(line) is { } fault)
                 result.AddError($"--cmdline: {fault}");
         });
+        var net = new Option<string?>("--net")
+        {
+            Description = "A network interface: on a network in this process that needs no privilege, or on a tap.",
+            HelpName = "tap=NAME", Arity = ArgumentArity.ZeroOrOne,
+        };
+        var forward = new Option<string[]>("--forward")
+        {
+            Description = "With --net: a port of the host that leads into the guest, such as tcp:8080-80. May be repeated.",
+            HelpName = "tcp|udp:[ADDRESS:]PORT-PORT",
+        };
+        net.Validators.Add(result =>
+        {
+            if (NetFlag.Fault(result.GetValueOrDefault<string?>()) is { } fault) result.AddError(fault);
+        });
+        forward.Validators.Add(result =>
+        {
+            foreach (var text in result.GetValueOrDefault<string[]>() ?? [])
+                if (PortForward.Parse(text, out var fault) is null) result.AddError($"--forward {text}: {fault}");
+            if (result.GetResult(net) is null || result.GetValue(net) is { Length: > 0 })
+                result.AddError("--forward: ports lead into a network in this process; give --net without a tap too");
+        });
         var command = Examples.Of(new Command("demo", "Boots Debian's kernel to a shell; fetches what is missing into the user's cache on first use.")
         {
-            vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, refresh,
-        }, "actorvmm demo", "actorvmm demo --vcpus 2 --memory 512");
+            vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, disk, net, forward, refresh,
+        }, "actorvmm demo", "actorvmm demo --vcpus 2 --memory 512", "actorvmm demo --disk --net");
         command.SetAction((parsed, _) => new DemoCommand(_services, _descriptors).RunAsync(new DemoOptions(
             parsed.GetValue(hypervisor)!, ClockOf(parsed.GetValue(clock)) ?? ClockMode.Host, parsed.GetValue(vcpus),
             parsed.GetValue(memory), parsed.GetValue(kernel), parsed.GetValue(initrd), parsed.GetValue(cmdline),
-            parsed.GetValue(refresh), parsed.GetValue(_verbose))));
+            parsed.GetValue(refresh), parsed.GetValue(_verbose))
+        {
+            Disk = parsed.GetResult(disk) is null ? null : parsed.GetValue(disk) ?? "",
+            Net = parsed.GetResult(net) is null ? null : NetFlag.Backend(parsed.GetValue(net), parsed.GetValue(forward) ?? []),
+        }));
         return command;
     }
 

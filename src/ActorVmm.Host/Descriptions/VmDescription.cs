@@ -1,4 +1,5 @@
 using ActorVmm.Actors;
+using ActorVmm.Devices.Faults;
 using ActorVmm.Hypervisor;
 using ActorVmm.Hypervisor.Kvm;
 
@@ -26,11 +27,17 @@ public sealed record VmDescription
     /// <summary>Seed of everything random that the guest can see under virtual time.</summary>
     public ulong Seed { get; init; }
 
+    /// <summary>See <see cref="MachineOptions.CompileThreshold"/>.</summary>
+    public int? CompileThreshold { get; init; }
+
     /// <summary>Changes to the CPU that KVM shows the guest (<c>cpu-config</c>); no other hypervisor takes any.</summary>
     public KvmCpuTemplate Cpu { get; init; } = KvmCpuTemplate.None;
 
     /// <summary>Virtio devices.</summary>
     public DeviceDescriptions Devices { get; init; } = DeviceDescriptions.None;
+
+    /// <summary>What shall go wrong.</summary>
+    public FaultPlan Faults { get; init; } = FaultPlan.None;
 
     /// <summary>A log file of this VM's run; null where the description asks for none.</summary>
     public LogDescription? Log { get; init; }
@@ -40,7 +47,11 @@ public sealed record VmDescription
 
     /// <summary>What the actor system builds.</summary>
     public VmSpec ToSpec() =>
-        Devices.AddTo(new() { Name = Name, Kernel = Kernel, MemoryMib = MemoryMib, Vcpus = Vcpus, Clock = Clock, Seed = Seed });
+        Devices.AddTo(new()
+        {
+            Name = Name, Kernel = Kernel, MemoryMib = MemoryMib, Vcpus = Vcpus, Clock = Clock, Seed = Seed, CompileThreshold = CompileThreshold,
+            Faults = Faults,
+        });
 }
 
 /// <summary>Logging as a description asks for it; what it leaves out is as the operator's settings say.</summary>

@@ -11,6 +11,10 @@ public sealed record GuestImageOptions
     /// <summary>Modules to load at the start, by name; what they depend on comes along. pvpanic-mmio tells a panic from a reset.</summary>
     public IReadOnlyList<string> Modules { get; init; } = ["pvpanic-mmio"];
 
+    /// <summary>An initramfs that finds virtio disks and networks, and goes on to the system that <c>root=</c> names.</summary>
+    public static GuestImageOptions WithDisks { get; } =
+        new() { Modules = ["pvpanic-mmio", "virtio_mmio", "virtio_blk", "virtio_net", "virtio-rng"] };
+
     /// <summary>
     /// More files, by path without a leading slash; executable for all. <c>/init.local</c>, where given, is run before the shell starts.
     /// </summary>
@@ -55,7 +59,8 @@ public sealed record GuestImage(string KernelPath, string InitramfsPath, string 
             archive.AddDirectory(directory);
         archive.AddCharacterDevice("dev/console", major: 5, minor: 1);
         archive.AddFile("bin/busybox", File.ReadAllBytes(guest.BusyboxPath), Executable);
-        archive.AddFile("init", InitScript(), Executable);
+        archive.AddFile("init", Script("init.sh"), Executable);
+        archive.AddFile("dhcp.script", Script("dhcp.sh"), Executable);
 
         var modules = new KernelModules(guest.ModulesDirectory);
         var order = modules.InLoadOrder(options.Modules);
@@ -67,9 +72,9 @@ public sealed record GuestImage(string KernelPath, string InitramfsPath, string 
         return archive.ToArray();
     }
 
-    private static byte[] InitScript()
+    private static byte[] Script(string name)
     {
-        using var stream = Assembly.GetExecutingAssembly().GetManifestResourceStream("init.sh")!;
+        using var stream = Assembly.GetExecutingAssembly().GetManifestResourceStream(name)!;
         using var bytes = new MemoryStream();
         stream.CopyTo(bytes);
         return bytes.ToArray();

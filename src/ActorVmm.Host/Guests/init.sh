@@ -14,9 +14,40 @@ mount -t tmpfs tmpfs /run
 while read -r module; do insmod "/modules/$module"; done </modules.list
 
 hostname actorvmm
+
+# actorvmm.net=dhcp on the command line: every interface asks for an address, and the guest goes on once each has one, or none answers.
+if grep -q '\(^\| \)actorvmm.net=dhcp\( \|$\)' /proc/cmdline; then
+  ip link set lo up
+  mkdir -p /etc
+  for interface in $(cd /sys/class/net && ls -d eth* 2>/dev/null); do
+    ip link set "$interface" up
+    udhcpc -i "$interface" -s /dhcp.script -n -q -t 5 -T 1 -A 0 2>&1 | sed 's/^udhcpc: //'
+  done
+fi
+
 [ -x /init.local ] && /init.local
 
 option() { sed -n "s/^\(.* \)\{0,1\}$1=\([^ ]*\).*/\2/p" /proc/cmdline; }
+
+# root= on the command line: the system on that disk goes on from here.
+root=$(option root)
+if [ -n "$root" ]; then
+  case $root in
+    /dev/*) device=$root ;;
+    LABEL=*|UUID=*) device=$(findfs "$root") ;;
+    *) echo "init: root=$root: this initramfs knows /dev/NAME, LABEL= and UUID=" ;;
+  esac
+  init=$(option init)
+  mode=ro; grep -q '\(^\| \)rw\( \|$\)' /proc/cmdline && mode=rw
+  mkdir -p /newroot
+  if [ -n "$device" ] && mount -t "$(option rootfstype | grep . || echo ext4)" -o $mode "$device" /newroot; then
+    for mounted in dev proc sys; do mkdir -p /newroot/$mounted 2>/dev/null; mount --move /$mounted /newroot/$mounted; done
+    umount /tmp /run
+    [ $mode = rw ] && [ -f /etc/resolv.conf ] && mkdir -p /newroot/etc && cp /etc/resolv.conf /newroot/etc/resolv.conf
+    exec switch_root -c /dev/console /newroot "${init:-/sbin/init}"
+  fi
+  echo "init: root=$root cannot be mounted; this shell is in the initramfs"
+fi
 
 # Job control needs a controlling terminal: setsid makes a session, cttyhack makes the console its terminal. RTS/CTS lets a full line
 # buffer hold the sender back, so that a paste of any size arrives whole.

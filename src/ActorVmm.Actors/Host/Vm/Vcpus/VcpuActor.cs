@@ -24,6 +24,8 @@ public sealed partial class VcpuActor : UntypedActor
     private readonly IVcpu _vcpu;
     private readonly IActorRef _self; // Self looks it up in the thread's context
     private readonly IActorRef _bus;
+    private readonly VcpuExit _exit; // one for the life of the vCPU
+    private readonly CallerRunsContext _context;
     private readonly VcpuLinks _links;
     private readonly VcpuDispatcher _dispatcher;
     private readonly ILoggingAdapter _log;
@@ -46,12 +48,14 @@ public sealed partial class VcpuActor : UntypedActor
         _vcpu = seat.Vcpu;
         _self = Self;
         _bus = links.Bus;
+        _exit = seat.Vcpu.Exit;
         _links = links;
         _log = Context.GetLogger();
         _dispatcher = ((ActorCell)Context).Dispatcher as VcpuDispatcher
             ?? throw new ActorInitializationException(Self, $"a vCPU needs the dispatcher {Settings.ActorSettings.VcpuDispatcher}");
+        _context = _dispatcher.Context;
         _access = TakeSeat(seat);
-        _dispatcher.Context.Outstanding = () => !_access.IsDone;
+        _context.Outstanding = () => !_access.IsDone;
         _dispatcher.Gate.Attach(_vcpu);
         links.Meters?.Attach(_vcpu.Id, this);
     }
@@ -111,7 +115,7 @@ public sealed partial class VcpuActor : UntypedActor
     {
         switch (message)
         {
-            case VcpuProtocol.Run: _tokenOut = false; RunSlice(); break;
+            case VcpuProtocol.Run: _tokenOut = false; if (_holds == 0) RunSlice(); break; // who ends the hold tells the token
             case VcpuProtocol.Resume: break;
             case VcpuProtocol.Pause: BecomePaused(); Sender.Tell(new VcpuProtocol.Paused(_vcpu.Id)); break;
             default: Always(message); break;
@@ -141,6 +145,10 @@ public sealed partial class VcpuActor : UntypedActor
     {
         switch (message)
         {
+            case VcpuProtocol.Hold hold: OnHold(hold); break;
+            case VcpuProtocol.Slow slow: OnSlow(slow); break;
+            case HoldOver: OnHoldOver(); break;
+            case SlowTurn turn: OnSlowTurn(turn); break;
             case VcpuProtocol.GetState: Sender.Tell(new VcpuProtocol.StateIs(_vcpu.Id, TakeState(), AwaitsReply)); break;
             case UnitProtocol.Inspect: Sender.Tell(new UnitProtocol.Inspected(Inspect())); break;
             case UnitProtocol.Reset: OnReset(); break;
@@ -175,12 +183,14 @@ public sealed partial class VcpuActor : UntypedActor
     }
 
     /// <summary>False where the slice is over and somebody else will continue it.</summary>
-    private bool Handle(VcpuExitKind kind)
+    private bool Handle(VcpuExitKind kind) => kind is >= VcpuExitKind.PortRead and <= VcpuExitKind.MmioWrite
+        ? Access(_exit, kind)
+        : HandleOther(kind);
+
+    private bool HandleOther(VcpuExitKind kind)
     {
         switch (kind)
         {
-            case VcpuExitKind.PortRead or VcpuExitKind.PortWrite or VcpuExitKind.MmioRead or VcpuExitKind.MmioWrite:
-                return Access(_vcpu.Exit, kind);
             case VcpuExitKind.Kicked: return true; // the gate says why, unless the cause has been served meanwhile
             case VcpuExitKind.Alarm: return Ring();
             case VcpuExitKind.Halted: _links.Vm.Tell(new VcpuProtocol.Halted(_vcpu.Id), Self); return true;
@@ -205,9 +215,9 @@ public sealed partial class VcpuActor : UntypedActor
         exit.Kind = kind;
         _access.Begin(exit);
         if ((_exits & ExitTelemetry.SampleMask) == 0 && ExitTelemetry.IsWatched) return SampledAccess(exit, kind);
-        _dispatcher.Context.BeginExit();
+        _context.BeginExit();
         _bus.Tell(_access, _self);
-        if (_dispatcher.Context.IsAbandoned) return BecomeAbandoned();
+        if (_context.IsAbandoned) return BecomeAbandoned();
         if (_access.IsDone || WaitBriefly()) { Finish(exit); return true; }
         if (!_access.TryPark(Self)) { Finish(exit); return true; }
         BecomeAwaitingReply();
@@ -353,7 +363,7 @@ public sealed partial class VcpuActor : UntypedActor
     {
         _state = "running";
         Become(Running);
-        if (!_tokenOut) TellToken();
+        if (!_tokenOut && _holds == 0) TellToken();
     }
 
     private void BecomePaused()
@@ -397,6 +407,7 @@ public sealed partial class VcpuActor : UntypedActor
         ["exits"] = $"{_exits}",
         ["waits"] = $"{_parked}",
         ["overdue"] = $"{_overdueCount}",
+        ["held"] = $"{_held}",
         ["rescued"] = $"{_seat.Rescues}",
         ["kicks"] = $"{_dispatcher.Gate.Kicks}",
         ["retired"] = $"{_vcpu.RetiredInstructions}",
@@ -404,6 +415,45 @@ public sealed partial class VcpuActor : UntypedActor
         ["mailbox"] = $"{((ActorCell)Context).NumberOfMessages}",
     });
 
+    // ---- Faults of a plan: the vCPU stays out of the guest for a while.
+
+    private int _holds;
+    private long _held;
+
+    private void OnHold(VcpuProtocol.Hold hold)
+    {
+        if (hold.Vcpu == _vcpu.Id) HoldFor(hold.For);
+    }
+
+    private void HoldFor(TimeSpan time)
+    {
+        _holds++;
+        _held++;
+        Context.System.Scheduler.ScheduleTellOnce(time, Self, HoldOver.Instance, ActorRefs.NoSender);
+    }
+
+    private void OnHoldOver()
+    {
+        if (--_holds == 0 && !_tokenOut && string.Equals(_state, "running", StringComparison.Ordinal)) TellToken();
+    }
+
+    private void OnSlow(VcpuProtocol.Slow slow)
+    {
+        if (slow.Vcpu != _vcpu.Id) return;
+        OnSlowTurn(new SlowTurn(slow.Factor, (int)Math.Clamp(slow.For / s_slowTurn, 1, int.MaxValue)));
+    }
+
+    private void OnSlowTurn(SlowTurn turn)
+    {
+        if (turn.Left == 0) return;
+        HoldFor(s_slowTurn * (1 - (1 / turn.Factor)));
+        Context.System.Scheduler.ScheduleTellOnce(s_slowTurn, Self, turn with { Left = turn.Left - 1 }, ActorRefs.NoSender);
+    }
+
+    private static readonly TimeSpan s_slowTurn = TimeSpan.FromMilliseconds(20);
+
+    private sealed record HoldOver { public static readonly HoldOver Instance = new(); }
+    private sealed record SlowTurn(double Factor, int Left);
     private sealed record ReplyOverdue(BusAccess Access) : INotInfluenceReceiveTimeout;
 }
 

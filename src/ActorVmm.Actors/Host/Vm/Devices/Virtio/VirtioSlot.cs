@@ -63,8 +63,17 @@ public sealed class VirtioSlot
     /// <summary>Doorbells that ring without an exit, one per queue; 0 where the hypervisor has none or the driver is not there.</summary>
     public int Doorbells => _doorbells.Count;
 
+    /// <summary>Queues that the driver broke since power-on.</summary>
+    internal long Faults { get; set; }
+
     /// <summary>Why there are none although the hypervisor has them; null where there are.</summary>
     public string? DoorbellError { get; private set; }
+
+    /// <summary>
+    /// What an operator may ask of this device while it runs (<see cref="DiskUpdate"/>, say): done on the device's thread, with the present
+    /// instance; the answer is null, or why it cannot be. Null for a device that nothing can be asked of.
+    /// </summary>
+    public Func<IVirtioDevice, object, string?>? Control { get; set; }
 
     /// <summary>
     /// The backend's bell: <see cref="IVirtioDevice.OnBackend"/> is called soon, once for however many rings came before. Any thread.
