@@ -10,7 +10,8 @@ using ActorVmm.Testing.Guests;
 namespace ActorVmm.Bench;
 
 /// <summary>
-/// Many VMs in one process: how fast tiny ones are created, run and removed, what is left behind, and what a VM costs beyond its guest's RAM,
+/// Many VMs in one process: how fast tiny ones are created, run and removed, what is left behind, and what a VM costs beyond its guest's
+/// RAM,
 /// beside one QEMU process per VM (<c>-M microvm</c>) with the same kernel.
 /// </summary>
 internal static class ManyVms
@@ -103,7 +104,8 @@ internal static class ManyVms
             var spec = new VmSpec
             {
                 Name = $"stock-{i}", MemoryMib = StockMib,
-                Kernel = new KernelSpec { Path = image.KernelPath, InitrdPath = image.InitramfsPath, CommandLine = "console=ttyS0,115200n8r reboot=k panic=-1 8250.nr_uarts=1 pci=off" },
+                Kernel = new KernelSpec { Path = image.KernelPath, InitrdPath = image.InitramfsPath,
+                    CommandLine = "console=ttyS0,115200n8r reboot=k panic=-1 8250.nr_uarts=1 pci=off" },
             };
             await fleet.DefineAsync(new VmDefinition(spec, static () => new SoftHypervisor(), new VmConsole(hub, hub)));
             await fleet.StartAsync(spec.Name);
@@ -122,7 +124,8 @@ internal static class ManyVms
         var image = await GuestImage.PrepareAsync(new GuestCache());
         using var process = GuestProcess.Start(qemu,
         [
-            "-M", "microvm,rtc=on", "-accel", "tcg", "-cpu", "max", "-m", StockMib.ToString(CultureInfo.InvariantCulture), "-nographic", "-no-reboot",
+            "-M", "microvm,rtc=on", "-accel", "tcg", "-cpu", "max", "-m", StockMib.ToString(CultureInfo.InvariantCulture), "-nographic",
+                "-no-reboot",
             "-kernel", image.KernelPath, "-initrd", image.InitramfsPath, "-append", "console=ttyS0,115200 reboot=t panic=-1",
         ]);
         await process.ExpectAsync(GuestImage.Greeting);
@@ -146,7 +149,8 @@ internal static class ManyVms
     }
 
     private static VmDefinition Tiny(string name, string kernel, ConsoleHub hub) => new(
-        new VmSpec { Name = name, MemoryMib = 2, Kernel = new KernelSpec { Path = kernel, CommandLine = "" } }, static () => new SoftHypervisor(), new VmConsole(hub, hub));
+        new VmSpec { Name = name, MemoryMib = 2, Kernel = new KernelSpec { Path = kernel, CommandLine = "" } },
+            static () => new SoftHypervisor(), new VmConsole(hub, hub));
 
     private static async Task SeenAsync(ConsoleHub hub, string text)
     {
@@ -179,7 +183,8 @@ internal static class ManyVms
                 GC.Collect();
                 GC.WaitForPendingFinalizers();
                 var now = Of();
-                if ((now.Descriptors <= before.Descriptors && now.Threads <= before.Threads) || until.Elapsed > TimeSpan.FromSeconds(20)) return now;
+                if ((now.Descriptors <= before.Descriptors && now.Threads <= before.Threads)
+                    || until.Elapsed > TimeSpan.FromSeconds(20)) return now;
                 await Task.Delay(100);
             }
         }

@@ -30,7 +30,8 @@ internal static class ApiErrors
             await next(http).ConfigureAwait(false);
             var status = http.Response.StatusCode;
             if (status < 400 || http.Response.HasStarted || http.Response.ContentType is not null) return;
-            await WriteAsync(http, status, CodeOf(status), $"{http.Request.Method} {http.Request.Path}: {MessageOf(status)}").ConfigureAwait(false);
+            await WriteAsync(http, status, CodeOf(status),
+                $"{http.Request.Method} {http.Request.Path}: {MessageOf(status)}").ConfigureAwait(false);
         }
         catch (FleetException refused)
         {
@@ -45,7 +46,8 @@ internal static class ApiErrors
         }
         catch (DescriptionException wrong)
         {
-            await WriteAsync(http, 400, "bad-description", wrong.Errors.Count == 1 ? wrong.Errors[0].ToString() : $"{wrong.Errors.Count} errors",
+            await WriteAsync(http, 400, "bad-description",
+                wrong.Errors.Count == 1 ? wrong.Errors[0].ToString() : $"{wrong.Errors.Count} errors",
                 [.. wrong.Errors.Select(error => error.ToString())]).ConfigureAwait(false);
         }
         catch (BadHttpRequestException bad)
@@ -78,13 +80,15 @@ internal static class ApiErrors
         const string Scheme = "Bearer ";
         var header = http.Request.Headers.Authorization.ToString();
         var given = header.StartsWith(Scheme, StringComparison.OrdinalIgnoreCase) ? header[Scheme.Length..].Trim() : "";
-        if (token is { Length: > 0 } && CryptographicOperations.FixedTimeEquals(Encoding.UTF8.GetBytes(given), Encoding.UTF8.GetBytes(token)))
+        if (token is { Length: > 0 }
+            && CryptographicOperations.FixedTimeEquals(Encoding.UTF8.GetBytes(given), Encoding.UTF8.GetBytes(token)))
         {
             await next(http).ConfigureAwait(false);
             return;
         }
 
-        await WriteAsync(http, 401, "unauthorized", "over TCP every call needs the header Authorization: Bearer TOKEN").ConfigureAwait(false);
+        await WriteAsync(http, 401, "unauthorized",
+            "over TCP every call needs the header Authorization: Bearer TOKEN").ConfigureAwait(false);
     }
 
     private static string CodeOf(int status) => status switch

@@ -21,7 +21,8 @@ namespace ActorVmm.Host.Api;
 /// <param name="Token">The bearer token that TCP needs.</param>
 internal sealed record ApiListeners(string? Socket, int? TcpPort, string? Token);
 
-/// <summary>The host's HTTP API on Kestrel. Bodies are bounded, errors have one shape, and calls at the same time do not mind each other.</summary>
+/// <summary>The host's HTTP API on Kestrel. Bodies are bounded, errors have one shape, and calls at the same time do not mind each
+/// other.</summary>
 internal sealed class ApiServer : IAsyncDisposable
 {
     /// <summary>The longest body that is read, in bytes.</summary>
@@ -41,7 +42,8 @@ internal sealed class ApiServer : IAsyncDisposable
     public IServiceProvider Services => _app.Services;
 
     /// <summary>The TCP port in use, or null.</summary>
-    public int? Port => _app.Urls.Select(static url => new Uri(url)).FirstOrDefault(static url => url.Port > 0 && url.Host.Length > 0 && !url.Host.StartsWith("unix", StringComparison.Ordinal))?.Port;
+    public int? Port => _app.Urls.Select(static url => new Uri(url)).FirstOrDefault(static url => url.Port > 0 && url.Host.Length > 0
+        && !url.Host.StartsWith("unix", StringComparison.Ordinal))?.Port;
 
     /// <summary>Puts the API together; <see cref="StartAsync"/> opens it.</summary>
     public static ApiServer Build(HostState state, ApiListeners listeners, Serilog.ILogger log)
@@ -62,7 +64,8 @@ internal sealed class ApiServer : IAsyncDisposable
         builder.Services.AddOpenApi(static options => options.AddDocumentTransformer(static (document, _, _) =>
         {
             document.Info.Title = "ActorVmm host";
-            document.Info.Description = "Many VMs under one supervisor. Errors have one shape: {\"error\":{\"code\",\"message\",\"details\"}}.";
+            document.Info.Description =
+                "Many VMs under one supervisor. Errors have one shape: {\"error\":{\"code\",\"message\",\"details\"}}.";
             return Task.CompletedTask;
         }));
         builder.Services.AddSingleton<IHostLifetime, NoLifetime>();

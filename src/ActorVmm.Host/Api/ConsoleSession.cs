@@ -21,7 +21,8 @@ internal sealed class ConsoleSession(ConsoleHub hub, ManagedVm vm, WebSocket soc
         var from = replay == long.MaxValue ? hub.LatestFrom : Math.Max(0, hub.Total - Math.Max(0, replay));
         // A cancelled operation breaks a WebSocket: only the waiting in between is cancelled, so that there can be a farewell.
         var sending = hub.FollowAsync(from,
-            piece => socket.SendAsync(piece, WebSocketMessageType.Binary, endOfMessage: true, CancellationToken.None).AsTask(), follow: true, over.Token);
+            piece => socket.SendAsync(piece, WebSocketMessageType.Binary, endOfMessage: true, CancellationToken.None).AsTask(),
+                follow: true, over.Token);
         var receiving = ReceiveAsync(over.Token);
         await Task.WhenAny(sending, receiving, ended.Task).ConfigureAwait(false);
         await over.CancelAsync().ConfigureAwait(false);

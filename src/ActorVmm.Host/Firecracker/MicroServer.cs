@@ -151,7 +151,8 @@ internal sealed class MicroServer : IAsyncDisposable
             {
                 await ServeRequestsAsync(socket).ConfigureAwait(false);
             }
-            catch (Exception gone) when (gone is SocketException or OperationCanceledException or ObjectDisposedException) { /* the client */ }
+            catch (Exception gone) when (
+                gone is SocketException or OperationCanceledException or ObjectDisposedException) { /* the client */ }
         }
     }
 

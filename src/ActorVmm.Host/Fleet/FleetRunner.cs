@@ -100,7 +100,8 @@ internal sealed class FleetRunner(HostState state, ILogger log, Action<string> p
     {
         var failures = new List<string>();
         var done = 0;
-        foreach (var group in vms.Where(vm => vm.AutoStart && _described.ContainsKey(vm.Name)).GroupBy(vm => vm.Order).OrderBy(group => group.Key))
+        foreach (var group in vms.Where(vm => vm.AutoStart
+            && _described.ContainsKey(vm.Name)).GroupBy(vm => vm.Order).OrderBy(group => group.Key))
         {
             using var slots = new SemaphoreSlim(parallel, parallel);
             await Task.WhenAll(group.Select(async vm =>

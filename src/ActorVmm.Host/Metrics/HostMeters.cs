@@ -21,21 +21,33 @@ internal sealed class HostMeters : IDisposable
         _fleet = fleet;
         Observe("actorvmm.exits", "{exit}", "Accesses that a device has handled, by device, address space and direction.", Exits);
         Observe("actorvmm.open_bus", "{exit}", "Accesses that no device claimed.", (vm, now) => [new(now.OpenBus, Tag(vm))]);
-        Observe("actorvmm.device.messages", "{message}", "Messages that a device has handled.", (vm, now) => Devices(vm, now, device => device.Handled));
-        Observe("actorvmm.device.failures", "{failure}", "Failures of a device's handler.", (vm, now) => Devices(vm, now, device => device.Failures));
-        Observe("actorvmm.device.restarts", "{restart}", "Restarts of a device from its checkpoint.", (vm, now) => Devices(vm, now, device => device.Restarts));
+        Observe("actorvmm.device.messages", "{message}", "Messages that a device has handled.",
+            (vm, now) => Devices(vm, now, device => device.Handled));
+        Observe("actorvmm.device.failures", "{failure}", "Failures of a device's handler.",
+            (vm, now) => Devices(vm, now, device => device.Failures));
+        Observe("actorvmm.device.restarts", "{restart}", "Restarts of a device from its checkpoint.",
+            (vm, now) => Devices(vm, now, device => device.Restarts));
         Observe("actorvmm.vcpu.exits", "{exit}", "Port and MMIO exits of a vCPU.", (vm, now) => Vcpus(vm, now, vcpu => vcpu.Exits));
-        Observe("actorvmm.vcpu.waits", "{exit}", "Exits whose device did not answer at once.", (vm, now) => Vcpus(vm, now, vcpu => vcpu.Waits));
-        Observe("actorvmm.vcpu.kicks", "{kick}", "How often a vCPU was called out of its guest.", (vm, now) => Vcpus(vm, now, vcpu => vcpu.Kicks));
-        Observe("actorvmm.vcpu.instructions", "{instruction}", "Instructions retired; 0 where the hypervisor cannot count.", (vm, now) => Vcpus(vm, now, vcpu => (long)vcpu.Retired));
+        Observe("actorvmm.vcpu.waits", "{exit}", "Exits whose device did not answer at once.",
+            (vm, now) => Vcpus(vm, now, vcpu => vcpu.Waits));
+        Observe("actorvmm.vcpu.kicks", "{kick}", "How often a vCPU was called out of its guest.",
+            (vm, now) => Vcpus(vm, now, vcpu => vcpu.Kicks));
+        Observe("actorvmm.vcpu.instructions", "{instruction}", "Instructions retired; 0 where the hypervisor cannot count.",
+            (vm, now) => Vcpus(vm, now, vcpu => (long)vcpu.Retired));
         Observe("actorvmm.vm.restarts", "{restart}", "Runs that the restart policy began.", (vm, _) => [new(vm.Status.Restarts, Tag(vm))]);
         Observe("actorvmm.vm.resets", "{reset}", "Resets of a guest within its runs.", (vm, _) => [new(vm.Status.Resets, Tag(vm))]);
         _meter.CreateObservableCounter("actorvmm.vcpu.time", () => All<double>((vm, now) => now.Vcpus.Select(vcpu =>
             new Measurement<double>(vcpu.CpuNanoseconds / 1e9, Tag(vm), new("vcpu", vcpu.Id)))), "s", "Time that a vCPU's thread has run.");
-        _meter.CreateObservableGauge("actorvmm.device.mailbox", () => All<long>((vm, now) => Devices(vm, now, device => device.Mailbox)), "{message}", "Messages that wait for a device.");
-        _meter.CreateObservableGauge("actorvmm.vm.memory", () => All<long>((vm, now) => [new Measurement<long>((long)now.MemoryBytes, Tag(vm))]), "By", "Guest RAM.");
-        _meter.CreateObservableGauge("actorvmm.vm.memory.resident", () => All<long>((vm, now) => [new Measurement<long>((long)now.ResidentBytes, Tag(vm))]), "By", "Guest RAM that the host has given pages for.");
-        _meter.CreateObservableGauge("actorvmm.vm.state", () => fleet.All.Select(vm => new Measurement<long>(1, Tag(vm), new("state", VmFleet.Word(vm.Status.State)))), "", "1 for the state that a VM is in.");
+        _meter.CreateObservableGauge("actorvmm.device.mailbox", () => All<long>((vm, now) => Devices(vm, now, device => device.Mailbox)),
+            "{message}", "Messages that wait for a device.");
+        _meter.CreateObservableGauge("actorvmm.vm.memory",
+            () => All<long>((vm, now) => [new Measurement<long>((long)now.MemoryBytes, Tag(vm))]), "By", "Guest RAM.");
+        _meter.CreateObservableGauge("actorvmm.vm.memory.resident",
+            () => All<long>((vm, now) => [new Measurement<long>((long)now.ResidentBytes, Tag(vm))]), "By",
+                "Guest RAM that the host has given pages for.");
+        _meter.CreateObservableGauge("actorvmm.vm.state",
+            () => fleet.All.Select(vm => new Measurement<long>(1, Tag(vm), new("state", VmFleet.Word(vm.Status.State)))), "",
+                "1 for the state that a VM is in.");
         _meter.CreateObservableGauge("actorvmm.vms", () => fleet.All.Count, "{vm}", "VMs of this host.");
     }
 
@@ -70,8 +82,10 @@ internal sealed class HostMeters : IDisposable
         .GroupBy(range => (range.Device, Space: range.Range.StartsWith("port", StringComparison.Ordinal) ? "port" : "mmio"))
         .SelectMany(group => (Measurement<long>[])
         [
-            new(group.Sum(range => range.Reads), Tag(vm), new("device", group.Key.Device), new("space", group.Key.Space), new("direction", "read")),
-            new(group.Sum(range => range.Writes), Tag(vm), new("device", group.Key.Device), new("space", group.Key.Space), new("direction", "write")),
+            new(group.Sum(range => range.Reads), Tag(vm), new("device", group.Key.Device), new("space", group.Key.Space),
+                new("direction", "read")),
+            new(group.Sum(range => range.Writes), Tag(vm), new("device", group.Key.Device), new("space", group.Key.Space),
+                new("direction", "write")),
         ]);
 
     private static IEnumerable<Measurement<long>> Devices(ManagedVm vm, VmReadings now, Func<DeviceReadings, long> what) =>

@@ -99,7 +99,8 @@ internal sealed class PrometheusText : IDisposable
         // A histogram's series: its buckets, then more, then the sum.
         public void Take(string labels, double value)
         {
-            if (!Series.TryGetValue(labels, out var numbers)) Series.Add(labels, numbers = new double[IsHistogram ? _bounds.Length + 2 : 1]);
+            if (!Series.TryGetValue(labels, out var numbers)) Series.Add(labels,
+                numbers = new double[IsHistogram ? _bounds.Length + 2 : 1]);
             if (!IsHistogram)
             {
                 numbers[0] = IsObserved ? value : numbers[0] + value;
@@ -119,7 +120,8 @@ internal sealed class PrometheusText : IDisposable
             foreach (var (labels, numbers) in Series)
             {
                 if (IsHistogram) WriteBuckets(text, labels, numbers);
-                else text.Append(name).Append(labels.Length > 0 ? "{" + labels + "}" : "").Append(CultureInfo.InvariantCulture, $" {numbers[0]}\n");
+                else text.Append(name).Append(labels.Length > 0 ? "{" + labels + "}" : "").Append(CultureInfo.InvariantCulture,
+                    $" {numbers[0]}\n");
             }
         }
 

@@ -40,7 +40,8 @@ public sealed class CommandScriptTests(ITestOutputHelper output)
     private static string Script()
     {
         for (var at = new DirectoryInfo(AppContext.BaseDirectory); at is not null; at = at.Parent)
-            if (Path.Combine(at.FullName, "tests/ActorVmm.EndToEnd.Tests/Fleet/commands.sh") is var script && File.Exists(script)) return script;
+            if (Path.Combine(at.FullName, "tests/ActorVmm.EndToEnd.Tests/Fleet/commands.sh") is var script
+                && File.Exists(script)) return script;
         throw new InvalidOperationException("the tests run from a checkout of the project");
     }
 }

@@ -27,7 +27,8 @@ public sealed class ApiFuzzTests : IDisposable
         await using var api = ApiServer.Build(state, new ApiListeners(null, null, null), Serilog.Core.Logger.None);
         var pipeline = api.Pipeline;
         var body = $$"""{"name":"a1","kernel":{"path":"{{_here.Path}}/vmlinuz","cmdline":"x"},"memory":{"size-mib":16},"vcpus":{"count":1},"hypervisor":"soft","restart":{"policy":"always","back-off":"1s","limit":3},"stop":{"method":"both","deadline":"1s"},"on-reset":"stop","start":"manual"}""";
-        string[] paths = ["/vms", "/vms", "/vms", "/vms/a1", "/vms/a1/start", "/vms/a1/stop", "/vms/a1/kill", "/host", "/inspect", "/vms/%00/start", "/events", "/vms/a1/logs"];
+        string[] paths = ["/vms", "/vms", "/vms", "/vms/a1", "/vms/a1/start", "/vms/a1/stop", "/vms/a1/kill", "/host", "/inspect",
+            "/vms/%00/start", "/events", "/vms/a1/logs"];
         var random = new Random(8);
         var worst = 0;
         for (var i = 0L; i < count; i++)
@@ -35,14 +36,16 @@ public sealed class ApiFuzzTests : IDisposable
             var http = new DefaultHttpContext { RequestServices = api.Services };
             http.Request.Method = random.Next(10) switch { 0 => "GET", 1 => "DELETE", 2 => "PUT", _ => "POST" };
             http.Request.Path = Uri.UnescapeDataString(paths[random.Next(paths.Length)]);
-            if (random.Next(4) == 0) http.Request.QueryString = new QueryString("?deadline=0s&force=" + (char)random.Next(33, 126) + "&path=a1&start=" + random.Next(3));
+            if (random.Next(4) == 0) http.Request.QueryString =
+                new QueryString("?deadline=0s&force=" + (char)random.Next(33, 126) + "&path=a1&start=" + random.Next(3));
             if (random.Next(50) == 0) http.Request.QueryString = new QueryString("?force=true");
             http.Request.Body = new MemoryStream(Mutate(random, Encoding.UTF8.GetBytes(body)));
             using var answer = new MemoryStream();
             http.Response.Body = answer;
             await pipeline(http).WaitAsync(TimeSpan.FromSeconds(30));
             worst = Math.Max(worst, http.Response.StatusCode);
-            Assert.True(http.Response.StatusCode < 500, $"{http.Request.Method} {http.Request.Path}: {http.Response.StatusCode} {Encoding.UTF8.GetString(answer.ToArray())}");
+            Assert.True(http.Response.StatusCode < 500,
+                $"{http.Request.Method} {http.Request.Path}: {http.Response.StatusCode} {Encoding.UTF8.GetString(answer.ToArray())}");
             if (http.Response.StatusCode < 400) continue;
             using var error = JsonDocument.Parse(answer.ToArray());
             Assert.NotEmpty(error.RootElement.GetProperty("error").GetProperty("message").GetString()!);
