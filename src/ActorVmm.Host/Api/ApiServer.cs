@@ -101,7 +101,7 @@ internal sealed class ApiServer : IAsyncDisposable
             _ = Mono.Unix.Native.Syscall.umask(mask);
         }
 
-        if (_socket is not null) File.SetUnixFileMode(_socket, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        if (_socket is not null) PrivateFiles.Restrict(_socket);
     }
 
     /// <inheritdoc/>
@@ -118,8 +118,7 @@ internal sealed class ApiServer : IAsyncDisposable
     // A socket that nobody listens on is what a crash left behind; one that answers is another host.
     private static async Task PrepareSocketAsync(string path, CancellationToken cancel)
     {
-        if (Path.GetDirectoryName(path) is { Length: > 0 } directory && !Directory.Exists(directory))
-            Directory.CreateDirectory(directory, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        if (Path.GetDirectoryName(path) is { Length: > 0 } directory) PrivateFiles.MakeDirectory(directory);
         if (!File.Exists(path)) return;
         using var probe = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         try

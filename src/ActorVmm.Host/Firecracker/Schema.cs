@@ -123,7 +123,7 @@ internal sealed class Schema(params Field[] fields)
         NodeKind.Array => "sequence", _ => "map",
     };
 
-    private static string OneOf(IReadOnlyList<string> names) => names.Count switch
+    private static string OneOf(string[] names) => names.Length switch
     {
         0 => "no fields", 1 => $"`{names[0]}`", 2 => $"`{names[0]}` or `{names[1]}`",
         _ => "one of " + string.Join(", ", names.Select(name => $"`{name}`")),

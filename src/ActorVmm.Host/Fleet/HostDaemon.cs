@@ -85,7 +85,7 @@ internal sealed class HostDaemon(HostServices services, ConsoleDescriptors descr
         using var over = new CancellationTokenSource();
         var fleet = new VmFleet(system, host, description.Host.Limits);
         var state = new HostState(fleet, services.Hypervisors, description.Host.ConsoleKib);
-        var runner = new FleetRunner(state, log, notifier.Status);
+        using var runner = new FleetRunner(state, log, notifier.Status);
         if (options.File is { } file) state.Reload = () => ReloadAsync(file, runner, notifier, log, over.Token);
         await using var sockets = description.Host.FirecrackerSockets is { } directory ? new HostedSockets(state, directory, log) : null;
         var api = ApiServer.Build(state, listeners, log);

@@ -1,6 +1,5 @@
 using System.Text;
 using System.Text.Json;
-using ActorVmm.Actors;
 using ActorVmm.Actors.Fleet;
 using ActorVmm.Host.Api;
 using ActorVmm.Host.Fleet;

@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Net.Sockets;
-using ActorVmm.Actors;
 using ActorVmm.Host.Commands;
 using ActorVmm.Host.Fleet;
 

@@ -96,7 +96,8 @@ public sealed class VirtioActor : DeviceActor<VirtioRegisters>
         {
             for (var queue = 0; queue < _mmio.QueueCount; queue++)
                 if (_mmio.Queue(queue).Fault is var fault and not QueueFault.None)
-                    Log.Warning("the driver of {0} broke queue {1}: {2} (queues broken so far: {3})", Slot.Name, queue, fault, _virtio.Faults);
+                    Log.Warning("the driver of {0} broke queue {1}: {2} (queues broken so far: {3})", Slot.Name, queue, fault,
+                        _virtio.Faults);
         }
 
         if (BitOperations.IsPow2(_mmio.IgnoredAccesses) && _mmio.IgnoredAccesses > _ignored)

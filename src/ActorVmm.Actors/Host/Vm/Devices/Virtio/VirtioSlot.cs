@@ -125,8 +125,8 @@ public sealed class VirtioSlot
     }
 
     /// <summary>
-    /// Doorbells are there while the driver is: a write to QueueNotify with a queue's number then ends in an event file descriptor instead of
-    /// an exit, where the hypervisor can do that. A host that refuses leaves the exits, which work as well.
+    /// Doorbells are there while the driver is: a write to QueueNotify with a queue's number then ends in an event file descriptor instead
+    /// of an exit, where the hypervisor can do that. A host that refuses leaves the exits, which work as well.
     /// </summary>
     internal void Wire(bool active)
     {
@@ -143,7 +143,8 @@ public sealed class VirtioSlot
         {
             for (var queue = 0; queue < _rung.Length; queue++)
             {
-                if (_machine.TryCreateDoorbell(new DoorbellAddress(notify, IsPort: false, Size: 4, (ulong)queue)) is not { } doorbell) return;
+                var address = new DoorbellAddress(notify, IsPort: false, Size: 4, (ulong)queue);
+                if (_machine.TryCreateDoorbell(address) is not { } doorbell) return;
                 _doorbells.Add(doorbell);
                 var (actor, rung) = (_actor, _rung[queue]);
                 _doorbells.Add(_poller.Watch(doorbell.FileDescriptor, () => actor.Tell(rung)));
