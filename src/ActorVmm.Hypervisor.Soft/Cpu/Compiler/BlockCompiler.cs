@@ -1,5 +1,3 @@
-using Iced.Intel;
-
 namespace ActorVmm.Hypervisor.Soft.Cpu.Compiler;
 
 /// <summary>A jump from one compiled block to another that can be patched, or the way to find its target.</summary>
