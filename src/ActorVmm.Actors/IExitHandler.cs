@@ -1,3 +1,4 @@
+using ActorVmm.Devices.Faults;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Actors;
@@ -16,6 +17,14 @@ public interface IExitHandler
 
     /// <summary>The guest asked to end the run. Return the verdict.</summary>
     StopVerdict OnStopping(StopReason reason) => StopVerdict.Stop;
+
+    /// <summary>
+    /// A fault of the VM's plan has fired. On the thread where it happens, before what follows from it; one at a time.
+    /// </summary>
+    void OnFault(FaultFiring firing) { }
+
+    /// <summary>Nothing fires from this machine time on. As <see cref="OnFault"/>.</summary>
+    void OnHealed(ulong nanoseconds) { }
 
     /// <summary>The VM has stopped.</summary>
     void OnStopped(VmOutcome outcome) { }

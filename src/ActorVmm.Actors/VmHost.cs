@@ -3,6 +3,7 @@ using Akka.Configuration;
 using ActorVmm.Actors.Host;
 using ActorVmm.Actors.Host.Vm;
 using ActorVmm.Actors.Settings;
+using ActorVmm.Devices.Faults;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Actors;
@@ -43,6 +44,13 @@ public interface IVmHandle
 
     /// <summary>The counters as they are now, also after the end. Any thread.</summary>
     VmReadings Readings => VmReadings.None;
+
+    /// <summary>One more fault, at run time; completes when the rule is in force.</summary>
+    /// <exception cref="ArgumentException">The rule is not sound; the message names the key.</exception>
+    Task InjectAsync(FaultRule rule) => throw new NotSupportedException("this VM takes no faults at run time");
+
+    /// <summary>Ends all faults: nothing fires any more.</summary>
+    void HealFaults() => throw new NotSupportedException("this VM takes no faults at run time");
 
     /// <summary>What every unit of the VM says about itself, as a tree; one that does not answer in time is shown as unresolved.</summary>
     Task<InspectNode> InspectAsync();
@@ -152,6 +160,15 @@ internal sealed class VmHandle(VmRun run, IActorRef vm) : IVmHandle
             done.TrySetException(new InvalidOperationException($"{Spec.Name} has ended: {(await Completion.ConfigureAwait(false)).Text}"));
         return await done.Task.ConfigureAwait(false);
     }
+
+    public Task InjectAsync(FaultRule rule)
+    {
+        ArgumentNullException.ThrowIfNull(rule);
+        if (rule.Problem() is var (key, reason)) throw new ArgumentException($"{key}: {reason}", nameof(rule));
+        return AskAsync(done => new VmProtocol.Inject(rule, done));
+    }
+
+    public void HealFaults() => vm.Tell(VmProtocol.Heal.Instance);
 
     public async Task<InspectNode> InspectAsync()
     {

@@ -1,3 +1,4 @@
+using ActorVmm.Devices.Faults;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Actors;
@@ -14,6 +15,9 @@ public sealed record VmSpec
 
     /// <summary>Seed of everything random that the guest can see under virtual time.</summary>
     public ulong Seed { get; init; }
+
+    /// <summary>What shall go wrong.</summary>
+    public FaultPlan Faults { get; init; } = FaultPlan.None;
 
     /// <summary><c>blk0</c>, <c>blk1</c>, ...: the guest's <c>/dev/vda</c>, <c>/dev/vdb</c>, ...</summary>
     public IReadOnlyList<DiskSpec> Disks { get; init; } = [];

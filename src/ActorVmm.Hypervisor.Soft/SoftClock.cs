@@ -57,6 +57,14 @@ internal sealed class SoftClock : IMachineClock, IClock
         _cpu?.TimeChanged();
     }
 
+    /// <inheritdoc/>
+    public bool TryAdvance(ulong nanoseconds)
+    {
+        lock (_gate) Volatile.Write(ref _offset, _offset + nanoseconds);
+        _cpu?.TimeChanged();
+        return true;
+    }
+
     /// <summary>True, once, where the alarm is due.</summary>
     public bool TakeAlarm(ulong now)
     {

@@ -58,6 +58,12 @@ public interface IMachineClock
     /// <see cref="ulong.MaxValue"/> cancels. One alarm at a time; the owner multiplexes. Any thread.
     /// </summary>
     void SetAlarm(ulong nanoseconds);
+
+    /// <summary>
+    /// Moves machine time ahead at once, as if that much had passed; false where this hypervisor's clock cannot be moved. On vCPU 0's thread
+    /// between its exits.
+    /// </summary>
+    bool TryAdvance(ulong nanoseconds) => false;
 }
 
 /// <summary>A guest address whose writes ring a doorbell.</summary>

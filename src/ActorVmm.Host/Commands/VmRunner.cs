@@ -61,6 +61,8 @@ internal sealed class VmRunner(HostServices services, ConsoleDescriptors descrip
         {
             var hypervisor = services.Hypervisors.Select(description.Hypervisor, out var reason);
             log.Information("Hypervisor {Hypervisor}: {Reason}", hypervisor.Name, reason);
+            if (services.Hypervisors.DoubtAbout(description.Hypervisor) is { } doubt)
+                log.Warning("{Hypervisor} was asked for, but its probe says: {Verdict}", hypervisor.Name, doubt.Verdict);
             if (!description.Cpu.IsEmpty)
             {
                 if (hypervisor is not ICpuTemplateHypervisor able)

@@ -1,5 +1,7 @@
 using System.Globalization;
 using ActorVmm.Actors;
+using ActorVmm.Devices.Faults;
+using ActorVmm.Host.Faults;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Host.Descriptions;
@@ -14,7 +16,7 @@ internal static class NativeDialect
     [
         ("vsock", "sockets between host and guest"),
         ("balloon", "the memory balloon"),
-        ("faults", "fault plans"), ("snapshot", "snapshots"), ("cpu", "CPU models"),
+        ("snapshot", "snapshots"), ("cpu", "CPU models"),
     ];
 
     /// <returns>The description, or null where an error was recorded.</returns>
@@ -43,6 +45,7 @@ internal static class NativeDialect
             Nets = NetDescriptions.Native(vm),
             Entropy = vm.Object("entropy", Need.Nullable) is { } entropy ? Entropy(entropy) : null,
         };
+        var faults = vm.Object("faults", Need.Nullable) is { } plan ? FaultSection.Read(plan, seed ?? 0) : FaultPlan.None;
         foreach (var (key, what) in NotBuiltYet)
             RefuseUnlessEmpty(vm, key, what);
         vm.Finish();
@@ -52,6 +55,7 @@ internal static class NativeDialect
         {
             Name = name ?? "vm", Hypervisor = hypervisor ?? "auto", Kernel = kernel, MemoryMib = memoryMib, Vcpus = count, Seed = seed ?? 0,
             Clock = string.Equals(clock, "virtual", StringComparison.Ordinal) ? ClockMode.Virtual : ClockMode.Host, Log = log, Devices = devices,
+            Faults = faults,
         };
     }
 

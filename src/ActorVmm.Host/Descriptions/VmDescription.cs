@@ -1,4 +1,5 @@
 using ActorVmm.Actors;
+using ActorVmm.Devices.Faults;
 using ActorVmm.Hypervisor;
 using ActorVmm.Hypervisor.Kvm;
 
@@ -32,12 +33,16 @@ public sealed record VmDescription
     /// <summary>Virtio devices.</summary>
     public DeviceDescriptions Devices { get; init; } = DeviceDescriptions.None;
 
+    /// <summary>What shall go wrong.</summary>
+    public FaultPlan Faults { get; init; } = FaultPlan.None;
+
     /// <summary>A log file of this VM's run; null where the description asks for none.</summary>
     public LogDescription? Log { get; init; }
 
     /// <summary>What the actor system builds.</summary>
     public VmSpec ToSpec() =>
-        Devices.AddTo(new() { Name = Name, Kernel = Kernel, MemoryMib = MemoryMib, Vcpus = Vcpus, Clock = Clock, Seed = Seed });
+        Devices.AddTo(new() { Name = Name, Kernel = Kernel, MemoryMib = MemoryMib, Vcpus = Vcpus, Clock = Clock, Seed = Seed,
+            Faults = Faults });
 }
 
 /// <summary>Logging as a description asks for it; what it leaves out is as the operator's settings say.</summary>

@@ -5,9 +5,11 @@ using ActorVmm.Actors.Host.Vm.Bus;
 using ActorVmm.Actors.Host.Vm.Devices;
 using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 using ActorVmm.Actors.Host.Vm.Events;
+using ActorVmm.Actors.Host.Vm.Faults;
 using ActorVmm.Actors.Host.Vm.Vcpus;
 using ActorVmm.Actors.Settings;
 using ActorVmm.Backends.Polling;
+using ActorVmm.Devices.Faults;
 using ActorVmm.Devices.Power;
 
 namespace ActorVmm.Actors.Host.Vm;
@@ -33,6 +35,8 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private IActorRef _events = ActorRefs.Nobody;
     private IActorRef _vcpus = ActorRefs.Nobody;
     private Action _then = static () => { };
+    private VmFaults? _faultHooks;
+    private IActorRef _faults = ActorRefs.Nobody;
     private int _deviceCount;
     private int _lostThreads;
     private string? _attention;
@@ -68,6 +72,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     {
         _run.Outcome = new VmOutcome(StopReason.Requested, "the host stopped", Retired());
         _run.Gauges?.Close();
+        _faultHooks?.Dispose();
         _poller.Dispose();
         _parts?.Dispose();
         FailWaiters();
@@ -187,6 +192,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
             case Terminated gone: OnUnitGone(gone.ActorRef); break;
             case ControlOverdue: Abandon(); break;
             case VmProtocol.Pause pause: pause.Done.TrySetException(Ended()); break;
+            case VmProtocol.Inject inject: inject.Done.TrySetException(Ended()); break;
             case VmProtocol.Resume resume: resume.Done.TrySetException(Ended()); break;
             case VmProtocol.Pulse pulse: pulse.Done.TrySetException(Ended()); break;
             case UnitProtocol.Inspect: OnInspect(); break;
@@ -201,6 +207,9 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
         {
             case VmProtocol.Stop: BeginStop(StopReason.Requested, "stopped on request"); break;
             case VmProtocol.PowerSignalled power: OnPower(power.Signal); break;
+            case VmProtocol.Inject inject: OnInject(inject); break;
+            case VmProtocol.Heal: _faultHooks!.Engine.Heal(); break;
+            case VcpuProtocol.Hold or VcpuProtocol.Slow: _vcpus.Tell(message); break;
             case VcpuProtocol.Ended ended: BeginEnd(ended.Reason, ended.Detail); break;
             case VcpuProtocol.Lost lost: BeginStop(StopReason.Failed, $"vCPU {lost.Vcpu} failed: {lost.Cause.Message}"); break;
             case DevicesProtocol.GaveUp gaveUp: OnGaveUp(gaveUp); break;
@@ -232,8 +241,10 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
         _parts = parts;
         foreach (var note in parts.Notes) _log.Info("{0}", note);
         _alarms = new AlarmClock(parts.Machine.Clock);
-        var target = new EffectTarget(parts.Machine, _run.Console, _flag, Self);
-        var made = new DeviceParts(parts.Machine, _alarms, target, _run.Console, parts.BootUnixNanoseconds) { Poller = _poller };
+        var time = new MachineTime(parts.Machine.Clock, parts.BootUnixNanoseconds);
+        _faultHooks = new VmFaults(new FaultEngine(_run.Spec.Faults, time, new FaultTrace(_run.ExitHandler, _log)), parts.Machine);
+        var target = new EffectTarget(parts.Machine, _run.Console, _flag, Self, _faultHooks.Engine);
+        var made = new DeviceParts(parts.Machine, _alarms, target, _run.Console, parts.BootUnixNanoseconds) { Poller = _poller, Faults = _faultHooks };
         IReadOnlyList<DeviceUnit> units;
         try
         {
@@ -252,6 +263,10 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
         _run.Gauges = new VmGauges(parts, made.Slots, ports);
         _bus = Context.ActorOf(new BusGroup(ports, Akka.Dispatch.Dispatchers.DefaultDispatcherId).Props(),
             BusGroup.ActorName);
+        _faults = Context.ActorOf(
+            FaultsActor.Props(_faultHooks, _alarms, target)
+                .WithDispatcher(ActorSettings.CallerRunsDispatcher).WithMailbox(ActorSettings.ExitMailbox),
+            "faults");
         _devices = Context.ActorOf(
             DevicesSupervisor.Props(units, _bus, _settings)
                 .WithDispatcher(ActorSettings.CallerRunsDispatcher).WithMailbox(ActorSettings.ExitMailbox),
@@ -456,6 +471,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
         _log.Info("{0} starts again", _run.Spec.Name);
         Context.System.EventStream.Publish(new VmEvents.GuestRestarted(_run.Spec.Name, _restartReason));
         _flag.Ending = false;
+        _faults.Tell(UnitProtocol.Reset.Instance, ActorRefs.NoSender);
         BecomeRunning();
     }
 
@@ -476,6 +492,13 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
                 if (!string.Equals(_state, "paused", StringComparison.Ordinal)) Quiesce("pausing", () => BecomePaused(done: null));
                 break;
         }
+    }
+
+    private void OnInject(VmProtocol.Inject inject)
+    {
+        _faultHooks!.Engine.Add(inject.Rule);
+        _log.Info("{0}: a fault is injected: {1}", _run.Spec.Name, inject.Rule);
+        inject.Done.TrySetResult();
     }
 
     // ---- A handler that never came back.
@@ -514,6 +537,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
         _flag.Ending = true;
         _stopReason = reason;
         _stopDetail = detail;
+        _faultHooks?.Dispose(); // what a plan made to hang is let go
         // A lost thread keeps its actor from ending: nobody waits for that as long as for one that may still come.
         StartDeadline(_lostThreads > 0 ? _settings.InspectDeadline : _settings.ControlDeadline);
         EnterState("stopping", Stopping);
@@ -522,7 +546,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
 
     private void StopNext()
     {
-        foreach (var unit in (IActorRef[])[_vcpus, _events, _devices, _bus])
+        foreach (var unit in (IActorRef[])[_vcpus, _events, _faults, _devices, _bus])
         {
             if (unit.IsNobody()) continue;
             Context.Watch(unit);
@@ -539,6 +563,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     {
         if (unit.Equals(_vcpus)) _vcpus = ActorRefs.Nobody;
         else if (unit.Equals(_events)) _events = ActorRefs.Nobody;
+        else if (unit.Equals(_faults)) _faults = ActorRefs.Nobody;
         else if (unit.Equals(_devices)) _devices = ActorRefs.Nobody;
         else if (unit.Equals(_bus)) _bus = ActorRefs.Nobody;
         StopNext();
@@ -575,6 +600,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
         foreach (var stashed in Stash.ClearStash())
         {
             if (stashed.Message is VmProtocol.Pause pause) pause.Done.TrySetException(Ended());
+            if (stashed.Message is VmProtocol.Inject inject) inject.Done.TrySetException(Ended());
             if (stashed.Message is VmProtocol.Resume resume) resume.Done.TrySetException(Ended());
             if (stashed.Message is VmProtocol.Pulse pulse) pulse.Done.TrySetException(Ended());
         }
@@ -604,7 +630,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
 
     private void OnInspect()
     {
-        var units = ((IActorRef[])[_bus, _devices, _vcpus, _events]).Where(unit => !unit.IsNobody());
+        var units = ((IActorRef[])[_bus, _devices, _vcpus, _events, _faults]).Where(unit => !unit.IsNobody());
         var values = new SortedDictionary<string, string>(StringComparer.Ordinal)
         {
             ["state"] = _state,

@@ -1,3 +1,4 @@
+using ActorVmm.Devices.Faults;
 using ActorVmm.Devices.Power;
 
 namespace ActorVmm.Actors.Host.Vm;
@@ -23,6 +24,14 @@ internal static class VmProtocol
 
     /// <summary>Command: press a key of the machine; what the guest makes of it is the guest's affair.</summary>
     public sealed record Press(PowerKey Key);
+
+    /// <summary>
+    /// Command: one more fault, at run time; <paramref name="Done"/> completes when the rule is in force, and faults where the VM ends.
+    /// </summary>
+    public sealed record Inject(FaultRule Rule, TaskCompletionSource Done);
+
+    /// <summary>Command: all faults end.</summary>
+    public sealed record Heal { public static readonly Heal Instance = new(); }
 
     /// <summary>Event: a device passes on what the guest wants for its machine.</summary>
     public sealed record PowerSignalled(PowerEvent Signal);

@@ -3,7 +3,9 @@ using Akka.Actor;
 using Akka.Event;
 using ActorVmm.Actors.Dispatch;
 using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Actors.Host.Vm.Faults;
 using ActorVmm.Devices;
+using ActorVmm.Devices.Faults;
 
 namespace ActorVmm.Actors.Host.Vm.Devices;
 
@@ -39,7 +41,7 @@ public abstract class DeviceActor<TState> : UntypedActor
         _checkpoint = checkpoint;
         Log = Context.GetLogger();
 
-        _effects.Discard();
+        if (slot.Stored is null) _effects.Discard();
         if (checkpoint.Exists) _state.State = checkpoint.Last;
     }
 
@@ -64,6 +66,7 @@ public abstract class DeviceActor<TState> : UntypedActor
     {
         Slot.CountRestart();
         Settle();
+        AnswerStored();
         if (Slot.Owed is not null) Self.Tell(Redeliver.Instance, Self);
     }
 
@@ -72,6 +75,8 @@ public abstract class DeviceActor<TState> : UntypedActor
     {
         if (_turn.IsFenced) return; // the slot is another's
         Slot.SetDeadline(null);
+        while (Slot.Stalled?.TryDequeue(out var waiting) == true) (waiting.Message as ISyncExit)?.Undeliverable();
+        AnswerStored();
         // Stopped for good: what is still owed is answered as an empty slot would.
         Slot.Owed?.CompleteOpenBus(AccessOutcome.Faulted);
         Slot.Owed = null;
@@ -80,6 +85,7 @@ public abstract class DeviceActor<TState> : UntypedActor
     /// <inheritdoc/>
     protected override bool AroundReceive(Receive receive, object message)
     {
+        if (FaultHooks.Compiled && _slot.Faults is { } faults && Stalls(faults, receive, message)) return true;
         if (_slot.Owed is not null && !_turn.IsFenced) RepayFirst(receive, message);
         return message is Redeliver || Handle(receive, message);
     }
@@ -177,24 +183,40 @@ public abstract class DeviceActor<TState> : UntypedActor
         var access = message as BusAccess;
         ulong answer = 0; // leaves last, after the effects
         if (_turn.IsFenced) return true;
+        var faults = FaultHooks.Compiled && _slot.Faults is { } armed && HandlerFaults.Concerns(message) ? armed : null;
+        var stored = false;
         _turn.Enter();
         try
         {
             // Accesses are not part of any behaviour: they go to the device without the way through OnReceive.
-            if (access is not null) answer = OnAccess(access);
+            if (faults?.Enter(message) == false) { /* it never arrived */ }
+            else if (access is not null) answer = OnAccess(access);
             else if (!base.AroundReceive(receive, message)) { _ = _turn.TryLeave(); _turn.End(); return false; }
+            faults?.At(FaultPoints.Handled, message);
             // From here on nothing may wait: whoever watches takes this instance for alive.
             if (!_turn.TryLeave()) return true; // it came back too late: another instance has its place, and nothing of this leaves
             AfterMessage();
             _checkpoint.Store(_state);
+            if (faults is not null)
+            {
+                stored = true;
+                faults.At(FaultPoints.Stored, message);
+                LetEffectsOut();
+                faults.At(FaultPoints.EffectsOut, message);
+            }
         }
         catch (Exception cause)
         {
             if (Turn.IsInside(_turn.Sample) && !_turn.TryLeave()) return true;
             Slot.CountFailure();
             Slot.LastError = $"{cause.GetType().Name}: {cause.Message}";
-            _effects.Discard();
-            if (access is not null) Failed(access);
+            if (stored) KeepStored(access, answer);
+            else
+            {
+                _effects.Discard();
+                if (access is not null) Failed(access);
+            }
+
             _turn.End();
             throw;
         }
@@ -206,6 +228,49 @@ public abstract class DeviceActor<TState> : UntypedActor
         access.CountUse();
         // A failure after the answer would be charged to the vCPU's next access, so nothing may follow it.
         access.Complete(answer);
+        return true;
+    }
+
+    /// <summary>A failure after the checkpoint loses nothing: what is stored has happened, and its effects and answer follow.</summary>
+    private void KeepStored(BusAccess? access, ulong answer)
+    {
+        _slot.Stored = (access, answer);
+        AfterEffects(); // what the device took from outside is in the checkpoint
+    }
+
+    private void AnswerStored()
+    {
+        if (_slot.Stored is not var (access, answer)) return;
+        _slot.Stored = null;
+        access?.CountUse();
+        access?.Complete(answer);
+    }
+
+    /// <summary>
+    /// True where the mailbox stands still: the message waits in its place. Who waits for an answer does so as an actor, so a vCPU stays
+    /// controllable; and it is told as an answer that comes late, by the clock of the host.
+    /// </summary>
+    private bool Stalls(HandlerFaults faults, Receive receive, object message)
+    {
+        if (message is StallOver)
+        {
+            var waiting = Slot.Stalled;
+            Slot.Stalled = null;
+            // Told again in their order: each is a message of its own, which may fail by itself.
+            while (waiting?.TryDequeue(out var next) == true) Self.Tell(next.Message, next.Sender);
+            return true;
+        }
+
+        if (!HandlerFaults.Concerns(message)) return false;
+        if (Slot.Stalled is { } queue)
+        {
+            queue.Enqueue((message, Sender));
+            return true;
+        }
+
+        if (faults.Stall(message) is not { } time) return false;
+        Slot.Stalled = new Queue<(object Message, IActorRef Sender)>([(message, Sender)]);
+        Context.System.Scheduler.ScheduleTellOnce(time, Self, StallOver.Instance, ActorRefs.NoSender);
         return true;
     }
 
@@ -242,6 +307,9 @@ public abstract class DeviceActor<TState> : UntypedActor
         if (BitOperations.IsPow2(_effects.FailureCount))
             Log.Warning("an effect of {0} failed (so far {1}): {2}", Slot.Name, _effects.FailureCount, _effects.LastFailure.Message);
     }
+
+    /// <summary>A mailbox that stood still is served again.</summary>
+    private sealed record StallOver { public static readonly StallOver Instance = new(); }
 
     /// <summary>Nudges a restarted device to handle what is owed although nobody else tells it anything.</summary>
     private sealed class Redeliver : ISyncExit

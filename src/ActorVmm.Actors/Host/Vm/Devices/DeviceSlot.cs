@@ -1,6 +1,7 @@
 using Akka.Actor;
 using ActorVmm.Actors.Dispatch;
 using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Actors.Host.Vm.Faults;
 using ActorVmm.Devices;
 using ActorVmm.Hypervisor;
 
@@ -36,6 +37,7 @@ public sealed class DeviceSlot
     private readonly AlarmClock _alarms;
     private readonly int _alarm;
     private ulong _deadline = ulong.MaxValue;
+    private HandlerFaults? _faults;
     private long _handled;
     private long _failures;
     private long _restarts;
@@ -65,6 +67,22 @@ public sealed class DeviceSlot
 
     /// <summary>Machine time.</summary>
     public IMachineClock Clock => _alarms.Clock;
+
+    /// <summary>Faults of the device's actor; null unless a plan has rules for it.</summary>
+    internal HandlerFaults? Faults
+    {
+        get => Volatile.Read(ref _faults);
+        set => Volatile.Write(ref _faults, value);
+    }
+
+    /// <summary>
+    /// An access whose checkpoint was stored when the instance failed, and its answer: its effects leave and it is answered with the next
+    /// instance; it is not tried again.
+    /// </summary>
+    internal (BusAccess? Access, ulong Answer)? Stored { get; set; }
+
+    /// <summary>Messages that wait while the mailbox stands still; null where it does not.</summary>
+    internal Queue<(object Message, IActorRef Sender)>? Stalled { get; set; }
 
     /// <summary>An access that failed once: it is the first message that the restarted device handles.</summary>
     internal BusAccess? Owed { get; set; }

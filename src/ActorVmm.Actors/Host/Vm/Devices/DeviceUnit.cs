@@ -1,6 +1,7 @@
 using Akka.Actor;
 using ActorVmm.Actors.Host.Vm.Bus;
 using ActorVmm.Actors.Host.Vm.Devices.Virtio;
+using ActorVmm.Actors.Host.Vm.Faults;
 using ActorVmm.Backends.Polling;
 using ActorVmm.Hypervisor;
 
@@ -36,6 +37,9 @@ public sealed record DeviceParts(IMachine Machine, AlarmClock Alarms, IEffectTar
     /// <summary>The slots given out so far: their counters are read from outside while the VM runs.</summary>
     public IReadOnlyList<DeviceSlot> Slots => _slots;
 
+    /// <summary>The VM's faults; null where none can be injected.</summary>
+    public VmFaults? Faults { get; init; }
+
     /// <summary>Watches descriptors (doorbells, taps) for devices.</summary>
     public required EventPoller Poller { get; init; }
 
@@ -50,6 +54,7 @@ public sealed record DeviceParts(IMachine Machine, AlarmClock Alarms, IEffectTar
     {
         var slot = new DeviceSlot(name, new EffectBuffer(Target), Alarms);
         _slots.Add(slot);
+        if (FaultHooks.Compiled) Faults?.Attach(slot);
         return slot;
     }
 }

@@ -24,6 +24,7 @@ public interface IEffectTarget
 /// <param name="target">Where effects go when they leave.</param>
 public sealed class EffectBuffer(IEffectTarget target)
 {
+    private volatile IEffectTarget _target = target;
     private readonly List<Line> _lines = [];
     private byte[] _bytes = new byte[64];
     private int _byteCount;
@@ -71,10 +72,13 @@ public sealed class EffectBuffer(IEffectTarget target)
     /// </summary>
     internal EffectBuffer Successor()
     {
-        var next = new EffectBuffer(target) { FailureCount = FailureCount, LastFailure = LastFailure };
+        var next = new EffectBuffer(_target) { FailureCount = FailureCount, LastFailure = LastFailure };
         foreach (var line in _lines.ToArray()) next._lines.Add(line.For(next));
         return next;
     }
+
+    /// <summary>Puts something between the effects and their target, from the next effect on. Any thread.</summary>
+    internal void Wrap(Func<IEffectTarget, IEffectTarget> wrap) => _target = wrap(_target);
 
     /// <summary>Forgets the effects of a message that failed.</summary>
     public void Discard()
@@ -92,7 +96,7 @@ public sealed class EffectBuffer(IEffectTarget target)
         {
             var (line, level) = _levels[i];
             line.Emitted(level);
-            try { target.SetInterruptLine(line.Gsi, level); }
+            try { _target.SetInterruptLine(line.Gsi, level); }
             catch (Exception cause) { Failed(cause); }
         }
 
@@ -101,14 +105,14 @@ public sealed class EffectBuffer(IEffectTarget target)
         {
             var count = _byteCount;
             _byteCount = 0;
-            try { target.WriteConsole(_bytes.AsSpan(0, count)); }
+            try { _target.WriteConsole(_bytes.AsSpan(0, count)); }
             catch (Exception cause) { Failed(cause); }
         }
 
         if (_signal is { } signal)
         {
             _signal = null;
-            try { target.Signal(signal); }
+            try { _target.Signal(signal); }
             catch (Exception cause) { Failed(cause); }
         }
     }

@@ -111,7 +111,7 @@ public sealed partial class VcpuActor : UntypedActor
     {
         switch (message)
         {
-            case VcpuProtocol.Run: _tokenOut = false; RunSlice(); break;
+            case VcpuProtocol.Run: _tokenOut = false; if (_holds == 0) RunSlice(); break; // who ends the hold tells the token
             case VcpuProtocol.Resume: break;
             case VcpuProtocol.Pause: BecomePaused(); Sender.Tell(new VcpuProtocol.Paused(_vcpu.Id)); break;
             default: Always(message); break;
@@ -141,6 +141,10 @@ public sealed partial class VcpuActor : UntypedActor
     {
         switch (message)
         {
+            case VcpuProtocol.Hold hold: OnHold(hold); break;
+            case VcpuProtocol.Slow slow: OnSlow(slow); break;
+            case HoldOver: OnHoldOver(); break;
+            case SlowTurn turn: OnSlowTurn(turn); break;
             case VcpuProtocol.GetState: Sender.Tell(new VcpuProtocol.StateIs(_vcpu.Id, TakeState(), AwaitsReply)); break;
             case UnitProtocol.Inspect: Sender.Tell(new UnitProtocol.Inspected(Inspect())); break;
             case UnitProtocol.Reset: OnReset(); break;
@@ -353,7 +357,7 @@ public sealed partial class VcpuActor : UntypedActor
     {
         _state = "running";
         Become(Running);
-        if (!_tokenOut) TellToken();
+        if (!_tokenOut && _holds == 0) TellToken();
     }
 
     private void BecomePaused()
@@ -397,6 +401,7 @@ public sealed partial class VcpuActor : UntypedActor
         ["exits"] = $"{_exits}",
         ["waits"] = $"{_parked}",
         ["overdue"] = $"{_overdueCount}",
+        ["held"] = $"{_held}",
         ["rescued"] = $"{_seat.Rescues}",
         ["kicks"] = $"{_dispatcher.Gate.Kicks}",
         ["retired"] = $"{_vcpu.RetiredInstructions}",
@@ -404,6 +409,45 @@ public sealed partial class VcpuActor : UntypedActor
         ["mailbox"] = $"{((ActorCell)Context).NumberOfMessages}",
     });
 
+    // ---- Faults of a plan: the vCPU stays out of the guest for a while.
+
+    private int _holds;
+    private long _held;
+
+    private void OnHold(VcpuProtocol.Hold hold)
+    {
+        if (hold.Vcpu == _vcpu.Id) HoldFor(hold.For);
+    }
+
+    private void HoldFor(TimeSpan time)
+    {
+        _holds++;
+        _held++;
+        Context.System.Scheduler.ScheduleTellOnce(time, Self, HoldOver.Instance, ActorRefs.NoSender);
+    }
+
+    private void OnHoldOver()
+    {
+        if (--_holds == 0 && !_tokenOut && string.Equals(_state, "running", StringComparison.Ordinal)) TellToken();
+    }
+
+    private void OnSlow(VcpuProtocol.Slow slow)
+    {
+        if (slow.Vcpu != _vcpu.Id) return;
+        OnSlowTurn(new SlowTurn(slow.Factor, (int)Math.Clamp(slow.For / s_slowTurn, 1, int.MaxValue)));
+    }
+
+    private void OnSlowTurn(SlowTurn turn)
+    {
+        if (turn.Left == 0) return;
+        HoldFor(s_slowTurn * (1 - (1 / turn.Factor)));
+        Context.System.Scheduler.ScheduleTellOnce(s_slowTurn, Self, turn with { Left = turn.Left - 1 }, ActorRefs.NoSender);
+    }
+
+    private static readonly TimeSpan s_slowTurn = TimeSpan.FromMilliseconds(20);
+
+    private sealed record HoldOver { public static readonly HoldOver Instance = new(); }
+    private sealed record SlowTurn(double Factor, int Left);
     private sealed record ReplyOverdue(BusAccess Access) : INotInfluenceReceiveTimeout;
 }
 

@@ -1,0 +1,105 @@
+using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Actors.Host.Vm.Devices.Virtio;
+using ActorVmm.Devices.Faults;
+using ActorVmm.Devices.Virtio.Queue;
+
+namespace ActorVmm.Actors.Host.Vm.Faults;
+
+/// <summary>Faults of a device's actor: crashes at each place that a message passes, hangs, delays, a mailbox that stands still.</summary>
+/// <param name="site">Rules for handlers.</param>
+/// <param name="mailbox">Rules for the mailbox.</param>
+/// <param name="faults">The VM's.</param>
+internal sealed class HandlerFaults(FaultSite site, FaultSite mailbox, VmFaults faults)
+{
+    /// <summary>QueueNotify of a virtio device (virtio 1.2 §4.2.2).</summary>
+    private const ulong Doorbell = 0x50;
+
+    /// <summary>Questions and commands of the VM itself are spared: they are not the device's work.</summary>
+    public static bool Concerns(object message) => message.GetType().DeclaringType != typeof(UnitProtocol);
+
+    /// <summary>A message has arrived: how long the mailbox stands still with it; null where it does not.</summary>
+    public TimeSpan? Stall(object message)
+    {
+        var happening = EventOf(message, FaultPoints.Entered);
+        foreach (var hit in mailbox.Fire(happening))
+        {
+            if (!hit.First) continue;
+            mailbox.Report(hit, happening, $"stands still for {hit.Rule.For} ns of host time");
+            return Host(hit.Rule.For!.Value);
+        }
+
+        return null;
+    }
+
+    /// <summary>The device is about to handle a message; false where it does not get it.</summary>
+    public bool Enter(object message)
+    {
+        var happening = EventOf(message, FaultPoints.Entered);
+        var arrives = true;
+        foreach (var hit in site.Fire(happening))
+        {
+            switch (hit.Rule.Kind)
+            {
+                case FaultKind.DoorbellLost:
+                    site.Report(hit, happening, "lost");
+                    arrives = false;
+                    break;
+                case FaultKind.ActorSlow:
+                    site.Report(hit, happening, $"takes {hit.Rule.Delay} ns of host time longer");
+                    _ = faults.Wait(Host(hit.Rule.Delay!.Value));
+                    break;
+                case FaultKind.ActorHang:
+                    site.Report(hit, happening, "hangs");
+                    faults.WaitForEnd();
+                    throw new InjectedFaultException($"{hit.Rule.Name}: the VM has ended");
+                case FaultKind.ActorCrash: Crash(hit, happening); break;
+                default: break;
+            }
+        }
+
+        return arrives;
+    }
+
+    /// <summary>A message has come to a place: may throw.</summary>
+    public void At(string point, object message)
+    {
+        var happening = EventOf(message, point);
+        foreach (var hit in site.Fire(happening))
+            if (hit.Rule.Kind == FaultKind.ActorCrash) Crash(hit, happening);
+    }
+
+    /// <summary>A virtio request has come to a place: may throw.</summary>
+    public void AtQueue(string point, int queue, ushort head)
+    {
+        var happening = new FaultEvent(Direction: null, First: head, Queue: queue, Point: point);
+        foreach (var hit in site.Fire(happening))
+            if (hit.Rule.Kind == FaultKind.ActorCrash) Crash(hit, happening);
+    }
+
+    private void Crash(in FaultHit hit, in FaultEvent happening)
+    {
+        site.Report(hit, happening, "crashes");
+        throw new InjectedFaultException($"{hit.Rule.Name}: crash at {happening.Point}");
+    }
+
+    private static FaultEvent EventOf(object message, string point) => message switch
+    {
+        BusAccess { IsWrite: true, Offset: Doorbell } ring => new FaultEvent("write", Doorbell, Queue: (int)(ring.Data & 0xFFFF), Point: point),
+        DoorbellRang rang => new FaultEvent("write", Doorbell, Queue: rang.Queue, Point: point), // the same without an exit
+        BusAccess access => new FaultEvent(access.IsWrite ? "write" : "read", access.Offset, Point: point),
+        _ => new FaultEvent(Direction: null, Point: point),
+    };
+
+    private static TimeSpan Host(ulong nanoseconds) => TimeSpan.FromTicks((long)Math.Min(nanoseconds / 100, (ulong)TimeSpan.MaxValue.Ticks / 2));
+}
+
+/// <summary>The crash points of virtio requests, by the names that a plan has for them.</summary>
+/// <param name="faults">The device's.</param>
+internal sealed class QueueFaults(HandlerFaults faults) : ICrashHook
+{
+    // In the order of the enumeration, after the four of every device.
+    private static readonly string[] s_names = [.. FaultPoints.All.Skip(4)];
+
+    /// <inheritdoc/>
+    public void Reached(CrashPoint point, int queue, ushort head) => faults.AtQueue(s_names[(int)point], queue, head);
+}
