@@ -2,6 +2,7 @@ using System.CommandLine;
 using System.Globalization;
 using ActorVmm.Backends.UserNet;
 using ActorVmm.Host.Descriptions;
+using ActorVmm.Host.Firecracker;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Host.Commands;
@@ -125,10 +126,25 @@ internal sealed class CommandLineInterface
         var vcpu = TextOption("--vcpu", "num=N");
         var block = TextOption("--block", "path=FILE");
         var net = TextOption("--net", "tap=NAME");
+        var apiSocket = new Option<string?>("--api-sock")
+        {
+            Description = "A Firecracker-compatible socket; without FILE the VM is configured and started over it.", HelpName = "PATH",
+        };
+        var id = new Option<string>("--id")
+        {
+            Description = "With --api-sock: what the microVM is called.", HelpName = "NAME", DefaultValueFactory = _ => "anonymous-instance",
+        };
+        id.Validators.Add(result =>
+        {
+            if (result.GetValueOrDefault<string>() is not { } name || !DescriptionChecks.IsName(name))
+                result.AddError("--id: allowed are 1 to 64 letters, digits, '-' and '_'");
+        });
+        var payload = NumberOption("--http-api-max-payload-size", "With --api-sock: the longest body in bytes.", 1, 1 << 30,
+            FirecrackerApi.MaxPayload);
         var command = Examples.Of(new Command("run", "Runs what a description file says, or what the flags say.")
         {
-            file, set, clock, hypervisor, kernel, memory, vcpu, block, net,
-        }, "actorvmm run config/minimal.conf --set vcpus.count=2", "actorvmm run config/firecracker.json");
+            file, set, clock, hypervisor, kernel, memory, vcpu, block, net, apiSocket, id, payload,
+        }, "actorvmm run config/minimal.conf --set vcpus.count=2", "actorvmm run config/firecracker.json", "actorvmm run --api-sock /tmp/firecracker.socket");
         command.SetAction((parsed, _) =>
         {
             var flags = new RunFlags
@@ -136,8 +152,14 @@ internal sealed class CommandLineInterface
                 Kernel = parsed.GetValue(kernel), Memory = parsed.GetValue(memory), Vcpu = parsed.GetValue(vcpu),
                 Block = parsed.GetValue(block), Net = parsed.GetValue(net),
             };
+            var api = parsed.GetValue(apiSocket) is { } path ? new ApiOptions(path, parsed.GetValue(id)!, parsed.GetValue(payload)) : null;
+            var isDescribed = parsed.GetValue(file) is not null
+                || ((Option[])[set, kernel, memory, vcpu, block, net]).Any(option => parsed.GetResult(option) is { Implicit: false });
+            if (api is not null && !isDescribed)
+                return new ApiRunner(_services, _descriptors).RunAsync(api, ClockOf(parsed.GetValue(clock)), parsed.GetValue(hypervisor),
+                    parsed.GetValue(_verbose));
             return RunAsync(parsed.GetValue(file), parsed.GetValue(set) ?? [], flags,
-                ClockOf(parsed.GetValue(clock)), parsed.GetValue(hypervisor), parsed.GetValue(_verbose));
+                ClockOf(parsed.GetValue(clock)), parsed.GetValue(hypervisor), api, parsed.GetValue(_verbose));
         });
         return command;
     }
@@ -163,7 +185,7 @@ internal sealed class CommandLineInterface
     }
 
     private async Task<int> RunAsync(
-        string? file, IReadOnlyList<string> overrides, RunFlags flags, ClockMode? clock, string? hypervisor, bool verbose)
+        string? file, IReadOnlyList<string> overrides, RunFlags flags, ClockMode? clock, string? hypervisor, ApiOptions? api, bool verbose)
     {
         VmDescription description;
         try
@@ -181,7 +203,9 @@ internal sealed class CommandLineInterface
             return ExitCodes.BadArguments;
         }
         description = description with { Clock = clock ?? description.Clock, Hypervisor = hypervisor ?? description.Hypervisor };
-        return await new VmRunner(_services, _descriptors).RunAsync(description, verbose);
+        return api is null
+            ? await new VmRunner(_services, _descriptors).RunAsync(description, verbose)
+            : await new ApiRunner(_services, _descriptors).RunAsync(api, description, verbose);
     }
 
     private int CheckFile(string file, IReadOnlyList<string> overrides)

@@ -40,11 +40,14 @@ internal static partial class FirecrackerDevices
         return spec;
     }
 
-    public static void Metrics(ObjectReader file)
+    /// <returns>The metrics file, or null.</returns>
+    public static string? Metrics(ObjectReader file, string baseDirectory)
     {
         if (file.Object("metrics", Need.Nullable) is not { } metrics)
-            return;
-        metrics.String("metrics_path", Need.Required, "the path of a file");
+            return null;
+        var path = metrics.String("metrics_path", Need.Required, "the path of a file");
+        if (path is { Length: 0 } || path?.Contains('\0', StringComparison.Ordinal) == true)
+            metrics.Reject("metrics_path", "allowed is the path of a file to append to");
         metrics.Boolean("emit_id", Need.Optional);
         if (metrics.Take("properties", Need.Nullable, "an object of strings") is { } properties)
         {
@@ -52,7 +55,8 @@ internal static partial class FirecrackerDevices
                 || properties.Members.Exists(m => m.Value.Kind is not (NodeKind.String or NodeKind.Text)))
                 metrics.Reject("properties", "allowed is an object of strings");
         }
-        NotBuilt(metrics, "metrics files"); // unknown keys are allowed in this object
+        return string.IsNullOrEmpty(path) || path.Contains('\0', StringComparison.Ordinal) // unknown keys are allowed in this object
+            ? null : DescriptionChecks.FullPath(path, baseDirectory);
     }
 
     private static void NotBuilt(ObjectReader part, string what) =>

@@ -63,6 +63,9 @@ public sealed class VirtioSlot
     /// <summary>Doorbells that ring without an exit, one per queue; 0 where the hypervisor has none or the driver is not there.</summary>
     public int Doorbells => _doorbells.Count;
 
+    /// <summary>Queues that the driver broke since power-on.</summary>
+    internal long Faults { get; set; }
+
     /// <summary>Why there are none although the hypervisor has them; null where there are.</summary>
     public string? DoorbellError { get; private set; }
 
@@ -122,8 +125,8 @@ public sealed class VirtioSlot
     }
 
     /// <summary>
-    /// Doorbells are there while the driver is: a write to QueueNotify with a queue's number then ends in an event file descriptor instead of
-    /// an exit, where the hypervisor can do that. A host that refuses leaves the exits, which work as well.
+    /// Doorbells are there while the driver is: a write to QueueNotify with a queue's number then ends in an event file descriptor instead
+    /// of an exit, where the hypervisor can do that. A host that refuses leaves the exits, which work as well.
     /// </summary>
     internal void Wire(bool active)
     {
@@ -140,7 +143,8 @@ public sealed class VirtioSlot
         {
             for (var queue = 0; queue < _rung.Length; queue++)
             {
-                if (_machine.TryCreateDoorbell(new DoorbellAddress(notify, IsPort: false, Size: 4, (ulong)queue)) is not { } doorbell) return;
+                var address = new DoorbellAddress(notify, IsPort: false, Size: 4, (ulong)queue);
+                if (_machine.TryCreateDoorbell(address) is not { } doorbell) return;
                 _doorbells.Add(doorbell);
                 var (actor, rung) = (_actor, _rung[queue]);
                 _doorbells.Add(_poller.Watch(doorbell.FileDescriptor, () => actor.Tell(rung)));

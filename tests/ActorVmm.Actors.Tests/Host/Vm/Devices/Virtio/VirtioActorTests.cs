@@ -62,7 +62,8 @@ public sealed class VirtioActorTests
     }
 
     [Theory]
-    [InlineData(CrashPoint.RequestDone), InlineData(CrashPoint.AnswerRecorded), InlineData(CrashPoint.IndexPublished), InlineData(CrashPoint.InterruptDecided)]
+    [InlineData(CrashPoint.RequestDone), InlineData(CrashPoint.AnswerRecorded), InlineData(CrashPoint.IndexPublished),
+        InlineData(CrashPoint.InterruptDecided)]
     public async Task A_crash_on_the_backends_message_loses_nothing(CrashPoint point)
     {
         // The failed message is not told again: the fresh instance has to look for itself.
@@ -84,7 +85,8 @@ public sealed class VirtioActorTests
         await using var guest = await VirtioGuest.StartAsync(() => new EchoDevice(16, 16), doorbells: true);
         var machine = guest.Hypervisor.Machine!;
         Assert.Equal([0UL, 1UL], machine.Doorbells.Select(bell => bell.Address.Match!.Value));
-        Assert.All(machine.Doorbells, bell => Assert.Equal((0xD010_0050UL, false, 4), (bell.Address.Address, bell.Address.IsPort, bell.Address.Size)));
+        Assert.All(machine.Doorbells, bell => Assert.Equal((0xD010_0050UL, false, 4), (bell.Address.Address, bell.Address.IsPort,
+            bell.Address.Size)));
 
         for (var round = 0; round < 3; round++)
         {
@@ -149,7 +151,8 @@ public sealed class VirtioActorTests
         guest.Add("x");
         guest.Driver.Kick(0);
         var tree = (await guest.Vm.InspectAsync()).ToString();
-        Assert.Contains("queue-0 = queue 0: size 16, ready True, taken 1, answered 0, published 0, in flight 1", tree, StringComparison.Ordinal);
+        Assert.Contains("queue-0 = queue 0: size 16, ready True, taken 1, answered 0, published 0, in flight 1", tree,
+            StringComparison.Ordinal);
         Assert.Contains("DriverOk", tree, StringComparison.Ordinal);
         Assert.Contains($"gsi = {VirtioGuest.Gsi}", tree, StringComparison.Ordinal);
     }
