@@ -95,7 +95,8 @@ public sealed class LifeTests
         }
 
         await using var fixture = new FleetFixture();
-        await fixture.DefineAsync("polite", Guest, stop: new StopPolicy(PowerKeyChoice.PowerButton, PowerKeyChoice.None, VmFixture.Patience));
+        await fixture.DefineAsync("polite", Guest,
+            stop: new StopPolicy(PowerKeyChoice.PowerButton, PowerKeyChoice.None, VmFixture.Patience));
         await fixture.Fleet.StartAsync("polite").WaitAsync(VmFixture.Patience);
 
         var stopped = await fixture.Fleet.StopAsync("polite").WaitAsync(VmFixture.Patience);

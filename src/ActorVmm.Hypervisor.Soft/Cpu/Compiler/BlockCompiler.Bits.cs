@@ -137,21 +137,23 @@ internal sealed unsafe partial class BlockCompiler
         return true;
     }
 
-    /// <summary>BT of a register, or of memory by an immediate: CF alone changes.</summary>
-    private bool BitTest(in Instruction i)
+    /// <summary>BT and its kin on a register, BT of memory by an immediate: CF alone changes.</summary>
+    private bool BitTest(in Instruction i, int kind)
     {
         var bytes = SizeOf(i, 0);
-        if (IsMemory(i, 0) && IsRegister(i, 1)) return false;
+        if (IsMemory(i, 0) && (IsRegister(i, 1) || kind != 0)) return false;
         if (IsMemory(i, 0)) Access(i, bytes, write: false);
         LoseHostFlags();
-        if (FlagsDead) return true; // a load that may fault, and nothing that anybody sees; ZF stays
+        if (FlagsDead && kind == 0) return true; // a load that may fault, and nothing that anybody sees; ZF stays
         StoreFlagsKeeping(Host.Rax, IsMemory(i, 0));
-        _e.AluImmediate(AluOr, 4, RegisterMap.At(RegisterMap.FlagKind), CompiledFlags.CarryKept);
+        if (!FlagsDead) _e.AluImmediate(AluOr, 4, RegisterMap.At(RegisterMap.FlagKind), CompiledFlags.CarryKept);
         var value = Host.Rax;
         if (IsMemory(i, 0)) _e.Load(bytes, Host.Rax, new HostAddress(Host.Rax));
-        else value = Read(Number(i.Op0Register), Host.Rax);
-        if (IsRegister(i, 1)) _e.Registers(bytes, 0x0FA3, Read(Number(i.Op1Register), Host.Rdx), value);
-        else _e.BitTestImmediate(bytes, value, (int)i.GetImmediate(1) & (8 * bytes - 1));
+        else value = OpenDestination(Number(i.Op0Register));
+        if (IsRegister(i, 1)) _e.Registers(bytes, 0x0FA3 | (kind << 3), Read(Number(i.Op1Register), Host.Rdx), value);
+        else _e.BitTestImmediate(kind, bytes, value, (int)i.GetImmediate(1) & (8 * bytes - 1));
+        if (kind != 0) CloseDestination(Number(i.Op0Register), bytes, value);
+        if (FlagsDead) return true;
         _flags = new Pending { Known = true, Dirty = true, OnlyCarry = true, CarryInHost = true };
         return true;
     }

@@ -54,9 +54,6 @@ internal sealed unsafe partial class BlockCompiler
 
     public ulong Left { get; private set; }
 
-    /// <summary>What tier 0 still does, by mnemonic; for profiling.</summary>
-    public Dictionary<Mnemonic, int> LeftByMnemonic { get; } = [];
-
     /// <summary>
     /// Compiles; afterwards <see cref="Block.Code"/> and the handlers of the ops lead into the new code. False where it is not worth it: the
     /// block stays with tier 0.
@@ -100,7 +97,6 @@ internal sealed unsafe partial class BlockCompiler
             _edges.RemoveRange(edges, _edges.Count - edges);
             (_flags, _hostFlags, _hostCarry) = (flags, hostFlags, hostCarry);
             Left++;
-            LeftByMnemonic[i.Mnemonic] = LeftByMnemonic.GetValueOrDefault(i.Mnemonic) + 1;
             if (_at == 0) firstLeft = true;
             if (inCode) LeaveAt(_firstOp[_at]);
             inCode = false;

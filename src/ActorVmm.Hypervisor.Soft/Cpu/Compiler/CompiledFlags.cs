@@ -34,6 +34,7 @@ internal static unsafe class CompiledFlags
     {
         var kind = (int)s->FlagKind & ~CarryKept;
         var kept = ((int)s->FlagKind & CarryKept) != 0;
+        var carry = s->FlagCarry & Flags.Cf; // an INC or DEC below uses its place
         s->FlagKind = (FlagKind)kind;
         if (kind >= First)
         {
@@ -41,7 +42,7 @@ internal static unsafe class CompiledFlags
             // An INC over other flags brings those into order first; that does not touch what is read here.
             Decode(s, form, width, s->FlagA, s->FlagB, Extend(s->FlagR, width));
         }
-        if (kept) Flags.Change(s, Flags.Cf, s->FlagCarry & Flags.Cf);
+        if (kept) Flags.Change(s, Flags.Cf, carry);
     }
 
     private static long Extend(long value, int width) => width switch { 0 => (sbyte)value, 1 => (short)value, 2 => (int)value, _ => value };

@@ -34,7 +34,7 @@ internal static unsafe class RegisterMap
         FlagKind, FlagCarry, OldFlagA, OldFlagB, OldFlagR, OldFlagKind,
         OldFlagCarry, SystemFlags, Page, JumpCache, TlbRead, TlbWrite,
         TlbCode, Cpl, Transfer, BlockHash, ExitOp, Saved,
-        FixFlags, FixFlagsThenHandler, Handler, DispatchOp, Xmm;
+        FixFlags, FixFlagsThenHandler, Handler, InterruptWaiting, DispatchOp, Xmm;
 
     static RegisterMap()
     {
@@ -67,6 +67,7 @@ internal static unsafe class RegisterMap
         Saved = (int)((byte*)s->Saved - (byte*)s);
         FixFlagsThenHandler = (int)((byte*)&s->FixFlagsThenHandler - (byte*)s);
         Handler = (int)((byte*)&s->Handler - (byte*)s);
+        InterruptWaiting = (int)((byte*)&s->InterruptWaiting - (byte*)s);
         FixFlags = (int)((byte*)&s->FixFlags - (byte*)s);
         DispatchOp = (int)((byte*)&s->DispatchOp - (byte*)s);
         Xmm = (int)((byte*)s->Xmm - (byte*)s);
