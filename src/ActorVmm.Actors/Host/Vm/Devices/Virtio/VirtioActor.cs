@@ -58,7 +58,7 @@ public sealed class VirtioActor : DeviceActor<VirtioRegisters>
     {
         switch (message)
         {
-            case DoorbellRang rang: _mmio.OnDoorbell(rang.Queue); break;
+            case DoorbellRang rang: rang.Heard(); _mmio.OnDoorbell(rang.Queue); break;
             case BackendRang: _virtio.BellHeard(); _mmio.OnBackend(); break;
             // The bell may have been heard by the instance that failed: the fresh one looks for itself.
             case TakeUp: _mmio.Resume(); _mmio.OnBackend(); break;

@@ -105,6 +105,36 @@ public sealed class VirtioActorTests
     }
 
     [Fact]
+    public async Task A_storm_of_doorbells_does_not_pile_up_before_a_busy_device()
+    {
+        using var busy = new ManualResetEventSlim();
+        using var go = new ManualResetEventSlim();
+        var block = false;
+        await using var guest = await VirtioGuest.StartAsync(() => new EchoDevice(16)
+        {
+            BeforeTake = () =>
+            {
+                if (!Volatile.Read(ref block)) return;
+                Volatile.Write(ref block, false);
+                busy.Set();
+                go.Wait(VmFixture.Patience);
+            },
+        }, doorbells: true);
+        var doorbell = Assert.Single(guest.Hypervisor.Machine!.Doorbells);
+        Volatile.Write(ref block, true);
+        doorbell.Ring();
+        Assert.True(busy.Wait(VmFixture.Patience));
+        var before = guest.Slot.Base.Handled;
+        var (_, answer) = guest.Add("storm");
+        guest.Driver.Rings[0].Publish();
+        for (var i = 0; i < 100_000; i++) doorbell.Ring();
+        go.Set();
+        await guest.AnswersAsync(1);
+        Assert.Equal("storm", guest.Text(answer));
+        Assert.InRange(guest.Slot.Base.Handled - before, 1, 1_000);
+    }
+
+    [Fact]
     public async Task Doorbells_outlive_a_crash()
     {
         await using var guest = await VirtioGuest.StartAsync(() => new EchoDevice(16), doorbells: true);
