@@ -5,8 +5,8 @@ using ActorVmm.Testing.Guests;
 namespace ActorVmm.Bench;
 
 /// <summary>
-/// fio in the guest: the soft hypervisor against QEMU TCG, same kernel, initramfs, images and jobs. The CPU's share is taken out by the same job
-/// on null_blk, a disk that does nothing: what a request costs beyond that is the device's and the monitor's.
+/// fio in the guest: the soft hypervisor against QEMU TCG, same kernel, initramfs, images and jobs. The CPU's share is taken out by the
+/// same job on null_blk, a disk that does nothing: what a request costs beyond that is the device's and the monitor's.
 /// </summary>
 /// <remarks>
 /// QEMU's virtio devices are on PCI: its microvm, which has them on MMIO, gives Debian's kernel no clock under TCG (its ACPI tables are
@@ -57,7 +57,8 @@ internal static class FioVersusTcg
             [
                 "-accel", "tcg,thread=single", "-M", "pc", "-cpu", "qemu64", "-smp", "1", "-m", $"{MemoryMib}",
                 "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
-                "-drive", $"id=d,file={disk},format=raw,if=none,cache=writeback,aio=threads", "-device", "virtio-blk-pci,drive=d,queue-size=256,disable-legacy=on",
+                "-drive", $"id=d,file={disk},format=raw,if=none,cache=writeback,aio=threads",
+                "-device", "virtio-blk-pci,drive=d,queue-size=256,disable-legacy=on",
                 "-drive", $"id=t,file={tools},format=raw,if=none,readonly=on", "-device", "virtio-blk-pci,drive=t,disable-legacy=on",
                 "-kernel", image.KernelPath, "-initrd", image.InitramfsPath, "-append", line,
             ];
