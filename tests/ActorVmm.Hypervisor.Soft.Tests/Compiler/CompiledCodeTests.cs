@@ -260,6 +260,48 @@ public sealed unsafe class CompiledCodeTests
         Assert.Equal(interpreted, Story(5));
     }
 
+    /// <summary>Each store may fault, so the flags before it are all kept; PUSHF shows them.</summary>
+    [Fact]
+    public void Flags_that_instructions_change_in_part_are_put_together_again()
+    {
+        ulong[] Story(int threshold)
+        {
+            using var b = new SystemBench(threshold).Long();
+            b.RunToHalt(64, c =>
+            {
+                var again = c.CreateLabel();
+                c.mov(esi, 64);
+                c.mov(rdi, 0x2_1000UL);
+                c.mov(r13, 0x8123_4567_89AB_CDEF);
+                c.Label(ref again);
+                foreach (var step in (Action[])
+                [
+                    () => c.inc(r12), () => c.bt(r13, rsi), () => c.dec(r12d), () => c.rol(r13, 3), () => c.inc(r12), () => c.ror(r13d, 7),
+                    () => c.bt(r13d, 5), () => c.inc(r12w), () => c.dec(r12),
+                    () => c.rol(r13w, 1), () => c.bt(r12, 2), () => c.adc(r13, r12), () => c.sbb(r12d, 7),
+                ])
+                {
+                    step();
+                    c.mov(__[rdi], r12);
+                    c.pushfq();
+                    c.pop(__qword_ptr[rdi + 8]);
+                    step();
+                    c.mov(__[rdi + 16], r13);
+                    c.add(rdi, 24);
+                }
+                c.rol(r13, 9);
+                c.dec(esi);
+                c.jne(again);
+                c.hlt();
+            });
+            return [.. Enumerable.Range(0, 64 * 13 * 3).Select(n => b.Read<ulong>(0x2_1000 + (ulong)n * 8)), b.S->Regs[12], b.S->Regs[13], b.Cpu.Retired];
+        }
+
+        var interpreted = Story(0);
+        Assert.Equal(interpreted, Story(1));
+        Assert.Equal(interpreted, Story(7));
+    }
+
     [Fact]
     public void Garbage_collections_get_in_while_compiled_code_runs()
     {

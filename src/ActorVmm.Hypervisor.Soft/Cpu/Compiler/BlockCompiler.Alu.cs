@@ -432,6 +432,7 @@ internal sealed unsafe partial class BlockCompiler
             Copy(RegisterMap.FlagA, RegisterMap.OldFlagA);
             Copy(RegisterMap.FlagB, RegisterMap.OldFlagB);
             Copy(RegisterMap.FlagR, RegisterMap.OldFlagR);
+            Copy(RegisterMap.FlagRotated, RegisterMap.OldFlagRotated);
             _e.Memory(4, 0x0FB6, Host.Rcx, RegisterMap.At(RegisterMap.FlagCarry));
             _e.Store(1, RegisterMap.At(RegisterMap.OldFlagCarry), Host.Rcx);
             _e.Bind(same);

@@ -59,20 +59,36 @@ internal sealed unsafe partial class BlockCompiler
         return true;
     }
 
-    /// <summary>Rotates by an immediate change CF and OF alone; covered where nobody sees them.</summary>
+    /// <summary>Rotates by an immediate change CF and OF alone, which follow from the result: that is kept beside the flags so far.</summary>
     private bool Rotate(in Instruction i, int kind)
     {
         var bytes = SizeOf(i, 0);
-        if (!IsRegister(i, 0) || IsHighByte(i.Op0Register) || IsRegister(i, 1) || !FlagsDead) return false;
+        if (!IsRegister(i, 0) || IsHighByte(i.Op0Register) || IsRegister(i, 1)) return false;
         var count = (int)i.GetImmediate(1) & (bytes == 8 ? 63 : 31);
         if (count == 0) return false;
         var to = Number(i.Op0Register);
         // ZF and the others stay what they are.
         LoseHostFlags();
-        BeforeWrite(to);
+        var dead = FlagsDead;
+        if (dead) BeforeWrite(to);
+        else StoreFlags();
         var into = OpenDestination(to);
         _e.Shift(kind, bytes, into, count);
         CloseDestination(to, bytes, into);
+        if (dead) return true;
+        var flagKind = RegisterMap.At(RegisterMap.FlagKind);
+        var bits = CompiledFlags.RotateBits(kind == 1, bytes);
+        if (_flags is { Known: true, OnlyCarry: false })
+        {
+            _e.StoreImmediate(4, flagKind, (int)CompiledFlags.Kind(_flags.Form, _flags.Bytes) | bits);
+        }
+        else
+        {
+            _e.AluImmediate(AluAnd, 4, flagKind, CompiledFlags.CarryKept - 1);
+            _e.AluImmediate(AluOr, 4, flagKind, bits);
+        }
+        _e.Store(8, RegisterMap.At(RegisterMap.FlagRotated), into);
+        FlagsUnknown();
         return true;
     }
 
