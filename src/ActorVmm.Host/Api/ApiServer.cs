@@ -76,7 +76,7 @@ internal sealed class ApiServer : IAsyncDisposable
         app.UseWebSockets(new WebSocketOptions { KeepAliveInterval = TimeSpan.FromSeconds(30) });
         app.UseRouting();
         var meters = new HostMeters(state.Fleet);
-        var metrics = new PrometheusText(meters.Refresh, HostMeters.Name, ExitTelemetry.Name + ".Exits", "System.Runtime");
+        var metrics = new PrometheusText(meters.Refresh, meters.Meter, ExitTelemetry.Name + ".Exits", "System.Runtime");
         app.MapGet("/metrics", () => Results.Text(metrics.Write(), "text/plain; version=0.0.4; charset=utf-8"))
             .WithSummary("Metrics for Prometheus.");
         new VmEndpoints(state, TimeProvider.System).Map(app);

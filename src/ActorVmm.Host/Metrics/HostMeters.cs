@@ -51,6 +51,9 @@ internal sealed class HostMeters : IDisposable
         _meter.CreateObservableGauge("actorvmm.vms", () => fleet.All.Count, "{vm}", "VMs of this host.");
     }
 
+    /// <summary>The meter.</summary>
+    public Meter Meter => _meter;
+
     public void Dispose() => _meter.Dispose();
 
     private void Observe(string name, string unit, string what, Func<ManagedVm, VmReadings, IEnumerable<Measurement<long>>> read) =>

@@ -16,13 +16,15 @@ internal sealed class PrometheusText : IDisposable
     private readonly Action _refresh;
 
     /// <param name="refresh">Called before each look.</param>
-    /// <param name="meters">Names of the meters that are shown.</param>
-    public PrometheusText(Action refresh, params string[] meters)
+    /// <param name="own">A meter that is shown; others of its name are another host's in this process.</param>
+    /// <param name="meters">Names of more meters that are shown.</param>
+    public PrometheusText(Action refresh, Meter own, params string[] meters)
     {
         _refresh = refresh;
         _listener.InstrumentPublished = (instrument, listener) =>
         {
-            if (meters.Contains(instrument.Meter.Name, StringComparer.Ordinal)) listener.EnableMeasurementEvents(instrument);
+            if (ReferenceEquals(instrument.Meter, own) || meters.Contains(instrument.Meter.Name, StringComparer.Ordinal))
+                listener.EnableMeasurementEvents(instrument);
         };
         _listener.SetMeasurementEventCallback<long>((instrument, value, tags, _) => Take(instrument, value, tags));
         _listener.SetMeasurementEventCallback<int>((instrument, value, tags, _) => Take(instrument, value, tags));

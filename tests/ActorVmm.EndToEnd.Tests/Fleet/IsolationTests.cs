@@ -15,16 +15,17 @@ using Xunit.Abstractions;
 namespace ActorVmm.EndToEnd.Tests.Fleet;
 
 /// <summary>
-/// Linux guests in one process under one supervisor: what happens to one of them, the others do not notice. Two here; 64 of 128 MiB in the
-/// nightly run.
+/// Linux guests in one process under one supervisor: what happens to one of them, the others do not notice: 64 of 128 MiB, in the nightly
+/// run.
 /// </summary>
 [Collection(LinuxGuests.Name)]
 public sealed class IsolationTests(GuestFiles files, ITestOutputHelper output)
 {
-    [Fact]
+    [SkippableFact]
     public async Task A_crash_of_a_device_a_vcpu_or_a_vm_leaves_all_others_running()
     {
-        var count = (int)Nightly.Count(always: 2, nightly: 64);
+        Skip.IfNot(Nightly.Wanted, Nightly.Reason);
+        const int count = 64;
         using var system = ActorSystem.Create("fleet",
             Akka.Configuration.ConfigurationFactory.ParseString("akka.loglevel = OFF\n" + SilentLogger.Hocon));
         await using (var host = VmHost.Attach(system))
@@ -68,10 +69,11 @@ public sealed class IsolationTests(GuestFiles files, ITestOutputHelper output)
 
     /// <summary>A pulse takes everything but RAM apart and puts it together again, in the middle of a checksum that must come out
     /// right.</summary>
-    [Fact]
+    [SkippableFact]
     public async Task A_guest_computes_on_through_pulses_as_if_nothing_had_been()
     {
-        var rounds = (int)Nightly.Count(always: 10, nightly: 300);
+        Skip.IfNot(Nightly.Wanted, Nightly.Reason);
+        const int rounds = 300;
         await using var guest = await RunningGuest.StartAsync(RunningGuest.Spec(files.Image, vcpus: 2, memoryMib: 128), output);
         await guest.TellAsync(async () =>
         {
