@@ -162,6 +162,7 @@ public sealed class LifeTests
         }));
         await Task.WhenAll(storm);
 
+        await fleet.StopAsync("a").WaitAsync(VmFixture.Patience); // it may be paused, which a start leaves as it is
         await fleet.StartAsync("a").WaitAsync(VmFixture.Patience);
         Assert.Equal(VmState.Running, fleet.Get("a").Status.State);
     }
