@@ -83,7 +83,7 @@ internal static class BootVersusTcg
         return best;
     }
 
-    private static (string Name, string[] Arguments)[] QemuMachines(GuestImage image, string vmlinux)
+    internal static (string Name, string[] Arguments)[] QemuMachines(GuestImage image, string vmlinux)
     {
         string[] Arguments(string machine, string kernel) =>
         [
@@ -113,7 +113,7 @@ internal static class BootVersusTcg
         return path;
     }
 
-    private static string Extract(GuestImage image, string directory)
+    internal static string Extract(GuestImage image, string directory)
     {
         using var source = ImageSource.Open(image.KernelPath, "kernel");
         var path = Path.Combine(directory, "vmlinux");

@@ -21,6 +21,7 @@ internal sealed unsafe partial class BlockCompiler
     private readonly record struct Operand(Place Place, int Value)
     {
         public static Operand Stored => default;
+        public bool Is(int guest) => Place == Place.Guest && Value == guest;
         public static Operand Guest(int register) => new(Place.Guest, register);
         public static Operand Immediate(int value) => new(Place.Immediate, value);
     }
@@ -43,8 +44,7 @@ internal sealed unsafe partial class BlockCompiler
         /// <summary>CF alone is replaced by <see cref="CpuState.FlagCarry"/>; the others are what the state has.</summary>
         public bool OnlyCarry;
 
-        public readonly bool Uses(int guest) =>
-            Known && ((A.Place == Place.Guest && A.Value == guest) || (B.Place == Place.Guest && B.Value == guest) || (R.Place == Place.Guest && R.Value == guest));
+        public readonly bool Uses(int guest) => Known && (A.Is(guest) || B.Is(guest) || R.Is(guest));
     }
 
     private Pending _flags;
@@ -214,14 +214,8 @@ internal sealed unsafe partial class BlockCompiler
     private void AluOperand(int kind, int bytes, Host to, Operand operand, int offset)
     {
         if (operand.Place == Place.Immediate) _e.AluImmediate(kind, bytes, to, operand.Value);
-        else if (operand.Place == Place.Guest) _e.Alu(kind, bytes, to, operand.Value is var g && RegisterMap.Of(g) is var host and not Host.None ? host : LoadedInRdx(g));
+        else if (operand.Place == Place.Guest) _e.Alu(kind, bytes, to, Read(operand.Value, Host.Rdx));
         else _e.Alu(kind, bytes, to, RegisterMap.At(offset));
-    }
-
-    private Host LoadedInRdx(int guest)
-    {
-        _e.Load(8, Host.Rdx, RegisterMap.Slot(guest));
-        return Host.Rdx;
     }
 
     private static int ConditionOf(in Instruction i) => (int)i.ConditionCode - 1;

@@ -66,7 +66,8 @@ internal sealed unsafe class Emitter
     public void Registers(int size, int opcode, Host reg, Host rm, int byteRegisters = 0)
     {
         var rex = (size == 8 ? 0x48 : 0) | ((int)reg >= 8 ? 0x44 : 0) | ((int)rm >= 8 ? 0x41 : 0);
-        if (((byteRegisters & 1) != 0 && (int)reg is >= 4 and < 8) || ((byteRegisters & 2) != 0 && (int)rm is >= 4 and < 8)) rex |= 0x40;
+        if ((byteRegisters & 1) != 0 && (int)reg is >= 4 and < 8) rex |= 0x40;
+        if ((byteRegisters & 2) != 0 && (int)rm is >= 4 and < 8) rex |= 0x40;
         Opcode(size, opcode, rex);
         Byte(0xC0 | (((int)reg & 7) << 3) | ((int)rm & 7));
     }
