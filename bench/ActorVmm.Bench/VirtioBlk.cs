@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
 using ActorVmm.Backends.Disks;
-using ActorVmm.Devices;
 using ActorVmm.Devices.Virtio;
 using ActorVmm.Devices.Virtio.Block;
 using ActorVmm.Devices.Virtio.Mmio;

@@ -2,7 +2,6 @@ using System.Buffers.Binary;
 using System.Net;
 using System.Net.Sockets;
 using ActorVmm.Backends.UserNet;
-using ActorVmm.Devices.Virtio.Net;
 using PacketDotNet;
 using Xunit;
 

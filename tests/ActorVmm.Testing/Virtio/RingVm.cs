@@ -68,11 +68,11 @@ public sealed class RingVm : IAsyncDisposable, IGuestLoader, IExitHandler, IByte
             if (!ring._vm.Completion.IsCompleted) ring.Tree = (await ring._vm.InspectAsync().ConfigureAwait(false)).ToString();
             return ring;
         }
-        catch (TimeoutException) when (ring._vm is { } vm)
+        catch (TimeoutException cause) when (ring._vm is { } vm)
         {
             var tree = await vm.InspectAsync().ConfigureAwait(false);
             await ring.DisposeAsync().ConfigureAwait(false);
-            throw new TimeoutException($"the guest did not end:\n{tree}");
+            throw new TimeoutException($"the guest did not end:\n{tree}", cause);
         }
     }
 

@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using ActorVmm.Devices.Virtio;
 using ActorVmm.Devices.Virtio.Mmio;
 using ActorVmm.Devices.Virtio.Net;
 using ActorVmm.Memory;
