@@ -55,8 +55,8 @@ public interface IVmHandle
 
     /// <summary>Changes a virtio device while it runs, on its own thread; completes when it is changed.</summary>
     /// <param name="device">Actor name: <c>blk0</c>, ...</param>
-    /// <param name="change"><see cref="DiskUpdate"/> for a disk.</param>
-    /// <exception cref="InvalidOperationException">The device refuses, or is not there; the message says why.</exception>
+    /// <param name="change"><see cref="DiskUpdate"/> for a disk, <see cref="NetUpdate"/> for a network interface.</param>
+    /// <exception cref="InvalidOperationException">The device refuses or is not there, or the VM has ended; the message says why.</exception>
     Task UpdateDeviceAsync(string device, object change) =>
         Task.FromException(new NotSupportedException("the devices of this VM cannot be changed while it runs"));
 
@@ -181,6 +181,8 @@ internal sealed class VmHandle(VmRun run, IActorRef vm) : IVmHandle
     public async Task UpdateDeviceAsync(string device, object change)
     {
         ArgumentException.ThrowIfNullOrEmpty(device);
+        if (Completion.IsCompleted)
+            throw new InvalidOperationException($"{Spec.Name} has ended: {(await Completion.ConfigureAwait(false)).Text}");
         DeviceUpdated answer;
         try
         {

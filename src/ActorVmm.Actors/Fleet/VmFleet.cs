@@ -1,6 +1,8 @@
 using System.Collections.Concurrent;
+using System.Globalization;
 using Akka.Actor;
 using ActorVmm.Actors.Host.Vm;
+using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 
 namespace ActorVmm.Actors.Fleet;
 
@@ -108,6 +110,32 @@ public sealed class VmFleet
         {
             throw new FleetException(FleetFault.Failed, refused.Message, refused);
         }
+    }
+
+    /// <summary>Puts the cable of a network interface in, or pulls it; completes when its device has been told.</summary>
+    /// <param name="name">Name of the VM.</param>
+    /// <param name="device">Actor name of the interface: <c>net0</c>, ...</param>
+    /// <param name="up">False pulls it. It stays so until it is changed, or the VM is started anew.</param>
+    /// <exception cref="FleetException">There is no such VM or interface, or it does not run.</exception>
+    public async Task SetLinkAsync(string name, string device, bool up)
+    {
+        var vm = Get(name);
+        if (vm.Status.State is not (VmState.Running or VmState.Paused) || vm.Handle is not { } handle)
+            throw new FleetException(FleetFault.Conflict, $"{name} is {Word(vm.Status.State)}: only one that runs has cables");
+        string[] nets = [.. handle.Spec.Nets.Select(static (_, index) => string.Create(CultureInfo.InvariantCulture, $"net{index}"))];
+        if (!nets.Contains(device, StringComparer.Ordinal))
+            throw new FleetException(FleetFault.NotFound,
+                $"{name} has no network interface {device}; it has {(nets.Length == 0 ? "none" : string.Join(", ", nets))}");
+        try
+        {
+            await handle.UpdateDeviceAsync(device, new NetUpdate(Plugged: up)).ConfigureAwait(false);
+        }
+        catch (InvalidOperationException refused)
+        {
+            throw new FleetException(FleetFault.Failed, refused.Message, refused);
+        }
+
+        Journal.Append(name, "link", $"{device} {(up ? "up" : "down")}");
     }
 
     /// <summary>The tree of a VM that runs, or what is known of one that does not.</summary>

@@ -73,6 +73,12 @@ internal sealed record NodeView(string Path, string Name, IReadOnlyDictionary<st
 /// <summary>How long a VM stood still.</summary>
 internal sealed record PulseView(double PauseMilliseconds);
 
+/// <summary>The cable of a network interface.</summary>
+/// <param name="Vm">Name of the VM.</param>
+/// <param name="Device">Actor name of the interface: net0, ...</param>
+/// <param name="State">up or down.</param>
+internal sealed record LinkView(string Vm, string Device, string State);
+
 /// <summary>Source-generated, so that the command line need not look at types when it starts.</summary>
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,
     DefaultIgnoreCondition = JsonIgnoreCondition.Never, UseStringEnumConverter = true)]
@@ -82,6 +88,7 @@ internal sealed record PulseView(double PauseMilliseconds);
 [JsonSerializable(typeof(HostView))]
 [JsonSerializable(typeof(NodeView))]
 [JsonSerializable(typeof(PulseView))]
+[JsonSerializable(typeof(LinkView))]
 [JsonSerializable(typeof(FleetEvent))]
 [JsonSerializable(typeof(ReloadReport))]
 [JsonSerializable(typeof(string))]

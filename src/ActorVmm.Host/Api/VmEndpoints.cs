@@ -38,6 +38,9 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
         api.MapPost("/vms/{name}/pulse", async (string name) => Results.Json(
                 new PulseView((await Fleet.PulseAsync(name).ConfigureAwait(false)).TotalMilliseconds), ApiJson.Default.PulseView))
             .WithSummary("Pauses, saves, resets, restores and resumes a VM in place.").Produces<PulseView>();
+        api.MapPost("/vms/{name}/link/{device}", (string name, string device, string? state) => LinkAsync(name, device, state))
+            .WithSummary("The cable of a network interface: ?state=up puts it in, ?state=down pulls it.").Produces<LinkView>()
+            .Produces<ErrorView>(400).Produces<ErrorView>(404).Produces<ErrorView>(409).Produces<ErrorView>(502);
 
         api.MapGet("/vms/{name}/logs",
             LogsAsync).WithSummary("The console from its first byte; ?follow=true goes on, ?tail=N gives the last N bytes.");
@@ -57,6 +60,13 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
                 return Fleet.Find(name) is { } vm ? Results.Json(VmView.Of(vm, time), ApiJson.Default.VmView) : Results.NoContent();
             })
             .WithSummary(summary).Produces<VmView>().Produces<ErrorView>(404).Produces<ErrorView>(409).Produces<ErrorView>(502);
+
+    private async Task<IResult> LinkAsync(string name, string device, string? word)
+    {
+        if (word is not ("up" or "down")) throw new BadHttpRequestException($"state = {word}: allowed are up and down");
+        await Fleet.SetLinkAsync(name, device, up: word is "up").ConfigureAwait(false);
+        return Results.Json(new LinkView(name, device, word), ApiJson.Default.LinkView);
+    }
 
     private static TimeSpan? DeadlineOf(string? text)
     {

@@ -11,7 +11,7 @@ internal static class Completion
 {
     // Commands whose arguments are names of VMs.
     private static readonly string[] s_takeVms = ["start", "stop", "kill", "restart", "pause", "resume", "rm", "logs", "console", "pulse",
-        "inspect"];
+        "link", "inspect"];
 
     public static Command Command(RootCommand root)
     {

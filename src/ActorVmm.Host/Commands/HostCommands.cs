@@ -25,7 +25,7 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         Many("start", "Starts VMs, and returns when their guests run.", "start"),
         Stop(), Many("kill", "Cuts the power of VMs.", "kill"), Restart(),
         Many("pause", "Stops vCPUs and clock of VMs.", "pause"), Many("resume", "Lets paused VMs go on.", "resume"),
-        Rm(), Logs(), ConsoleCommand(), Top(), Tree(), Inspect(), Events(), Pulse(), Reload(),
+        Rm(), Logs(), ConsoleCommand(), Top(), Tree(), Inspect(), Events(), Pulse(), Link(), Reload(),
     ];
 
     private Command HostDaemonCommand()
@@ -256,6 +256,23 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
                 $"{parsed.GetValue(name)}: stood still for {pulse.PauseMilliseconds:F3} ms")).ConfigureAwait(false);
         });
         return Examples.Of(command, "actorvmm pulse web-0");
+    }
+
+    private Command Link()
+    {
+        var name = VmArgument();
+        var device = new Argument<string>("DEVICE") { Description = "A network interface: net0, net1, ..." };
+        var state = new Argument<string>("STATE") { Description = "up or down." };
+        state.AcceptOnlyFromAmong("up", "down");
+        var command = Client("link", "Pulls the cable of a VM's network interface, or puts it in.", [name, device, state],
+            async (host, parsed, cancel) =>
+        {
+            var path = $"/vms/{Escape(parsed, name)}/link/{Escape(parsed, device)}?state={Escape(parsed, state)}";
+            var link = await host.CallAsync(HttpMethod.Post, path, ApiJson.Default.LinkView, cancel: cancel).ConfigureAwait(false);
+            if (parsed.GetValue(_json)) await PrintAsync(JsonSerializer.Serialize(link, ApiJson.Default.LinkView)).ConfigureAwait(false);
+            else await output.WriteLineAsync($"{link.Vm}: {link.Device} {link.State}").ConfigureAwait(false);
+        });
+        return Examples.Of(command, "actorvmm link web-0 net0 down", "actorvmm link web-0 net0 up");
     }
 
     private Command Reload()

@@ -111,6 +111,12 @@ internal sealed class ApiSession : IMicrovm, IRunObserver, IAsyncDisposable
     }
 
     /// <inheritdoc/>
+    public VmSpec? Spec => Volatile.Read(ref _vm)?.Spec;
+
+    /// <inheritdoc/>
+    public Task UpdateDeviceAsync(string device, object change) => _vm!.UpdateDeviceAsync(device, change);
+
+    /// <inheritdoc/>
     public void SendCtrlAltDel() => _vm!.Press(PowerKey.CtrlAltDel);
 
     /// <inheritdoc/>

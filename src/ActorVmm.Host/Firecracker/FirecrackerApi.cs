@@ -144,13 +144,11 @@ internal sealed partial class FirecrackerApi(IMicrovm vm, FirecrackerMetrics met
             case "vm": return await SetStateAsync(Read(body, Schemas.VmState, "VmState").Find("state")!.Text).ConfigureAwait(false);
             case "machine-config": return PatchMachine(body);
             case "drives":
-                Match(Id(second), Read(body, Schemas.DriveUpdate, "BlockDeviceUpdateConfig"), "drive_id");
-                RequireStarted();
-                throw NotBuilt("changing a drive while it is in use");
+                return await UpdateDriveAsync(Match(Id(second), Read(body, Schemas.DriveUpdate, "BlockDeviceUpdateConfig"), "drive_id"))
+                    .ConfigureAwait(false);
             case "network-interfaces":
-                Match(Id(second), Read(body, Schemas.NetUpdate, "NetworkInterfaceUpdateConfig"), "iface_id");
-                RequireStarted();
-                throw NotBuilt("changing a network interface while it is in use");
+                return await UpdateNetAsync(Match(Id(second), Read(body, Schemas.NetUpdate, "NetworkInterfaceUpdateConfig"), "iface_id"))
+                    .ConfigureAwait(false);
             case "balloon": throw NotBuilt("the memory balloon");
             case "mmds": throw NotBuilt("the metadata service");
             case "pmem": throw NotBuilt("persistent memory");

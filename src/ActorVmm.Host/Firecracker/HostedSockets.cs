@@ -1,3 +1,4 @@
+using ActorVmm.Actors;
 using ActorVmm.Actors.Fleet;
 using ActorVmm.Actors.Host.Vm;
 using ActorVmm.Host.Descriptions;
@@ -93,6 +94,11 @@ internal sealed class HostedSockets : IAsyncDisposable
         public Task StartAsync(VmDescription? description) => fleet.StartAsync(vm.Name);
         public Task PauseAsync() => fleet.PauseAsync(vm.Name);
         public Task ResumeAsync() => fleet.ResumeAsync(vm.Name);
+        public VmSpec? Spec => State == MicrovmState.NotStarted ? null : vm.Handle?.Spec;
+
+        public Task UpdateDeviceAsync(string device, object change) =>
+            vm.Handle is { } run ? run.UpdateDeviceAsync(device, change) : Task.FromException(new InvalidOperationException("it has ended"));
+
         public void SendCtrlAltDel() => vm.Handle?.Press(PowerKey.CtrlAltDel);
     }
 }

@@ -1,3 +1,4 @@
+using ActorVmm.Actors;
 using ActorVmm.Actors.Host.Vm;
 using ActorVmm.Host.Descriptions;
 
@@ -34,6 +35,14 @@ internal interface IMicrovm
 
     /// <summary>Undoes it.</summary>
     Task ResumeAsync();
+
+    /// <summary>What the present run was built from; null before the start.</summary>
+    VmSpec? Spec { get; }
+
+    /// <summary>Changes a device of the present run; throws with the cause where it refuses.</summary>
+    /// <param name="device">Actor name: <c>blk0</c>, <c>net0</c>, ...</param>
+    /// <param name="change">As <see cref="IVmHandle.UpdateDeviceAsync"/> takes it.</param>
+    Task UpdateDeviceAsync(string device, object change);
 
     /// <summary>Presses the keys.</summary>
     void SendCtrlAltDel();

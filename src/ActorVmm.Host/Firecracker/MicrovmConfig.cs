@@ -62,6 +62,29 @@ internal sealed class MicrovmConfig
         return With(key, whole);
     }
 
+    /// <summary>
+    /// The machine with one element of an array changed as a running device was: what the change leaves out or gives as null stays, in
+    /// each rate limiter bucket by bucket. The same machine where there is no such element (it has its devices from elsewhere).
+    /// </summary>
+    public MicrovmConfig Updated(string key, string idKey, Node change)
+    {
+        var id = change.Find(idKey)!.Text;
+        var old = Get(key)?.Items.Find(item => string.Equals(item.Find(idKey)?.Text, id, StringComparison.Ordinal));
+        if (old is null) return this;
+        return WithElement(key, idKey, Merged(old, change, static (before, after) =>
+            before.Kind == NodeKind.Object && after.Kind == NodeKind.Object ? Merged(before, after, static (_, bucket) => bucket) : after));
+    }
+
+    private static Node Merged(Node old, Node change, Func<Node, Node, Node> both)
+    {
+        var whole = new Node { Kind = NodeKind.Object };
+        foreach (var member in old.Members)
+            whole.Members.Add(change.Find(member.Name) is { Kind: not NodeKind.Null } after
+                ? member with { Value = both(member.Value, after) } : member);
+        whole.Members.AddRange(change.Members.Where(member => member.Value.Kind != NodeKind.Null && old.Find(member.Name) is null));
+        return whole;
+    }
+
     /// <summary>The description that it makes, and everything that is wrong with it.</summary>
     public VmDescription? Describe(string baseDirectory, ErrorList errors) => FirecrackerDialect.Read(Root(), baseDirectory, errors);
 

@@ -6,7 +6,7 @@ using ActorVmm.Devices.Virtio.Block;
 namespace ActorVmm.Actors.Host.Vm.Devices.Virtio;
 
 /// <summary>Asks a running virtio device to change. Answered with <see cref="DeviceUpdated"/>.</summary>
-/// <param name="What"><see cref="DiskUpdate"/> for a disk.</param>
+/// <param name="What"><see cref="DiskUpdate"/> for a disk, <see cref="NetUpdate"/> for a network interface.</param>
 public sealed record DeviceUpdate(object What);
 
 /// <summary>The change is made, or was refused.</summary>
@@ -17,7 +17,7 @@ public sealed record DeviceUpdated(string Device, string? Refusal);
 /// <summary>A change of a disk while its VM runs (Firecracker's PATCH of a drive).</summary>
 /// <param name="Path">Another file in place of the present one; the same path looks at the size again; null leaves it.</param>
 /// <param name="Limits">New limits; null leaves them.</param>
-public sealed record DiskUpdate(string? Path = null, RateLimiterSpec? Limits = null);
+public sealed record DiskUpdate(string? Path = null, RateLimiterChange? Limits = null);
 
 /// <summary>What outlives the instances of one block device: the disk, its counters, and its settings as they are now.</summary>
 internal sealed class DiskUnit(FileDisk disk, DiskSpec spec, IClock clock)
@@ -42,7 +42,8 @@ internal sealed class DiskUnit(FileDisk disk, DiskSpec spec, IClock clock)
         {
             return cannot.Message;
         }
-        if (update.Limits is not { } limits) return null;
+        if (update.Limits is not { } change) return null;
+        var limits = change.ApplyTo(_settings.RateLimit);
         _settings = _settings with { RateLimit = limits };
         ((BlockDevice)device).RateLimit = limits;
         return null;

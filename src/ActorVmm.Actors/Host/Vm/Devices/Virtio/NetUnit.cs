@@ -12,11 +12,15 @@ namespace ActorVmm.Actors.Host.Vm.Devices.Virtio;
 /// <param name="Plugged">The cable: false pulls it, true puts it in, null leaves it.</param>
 /// <param name="ReceiveLimits">New limits; null leaves them.</param>
 /// <param name="TransmitLimits">New limits; null leaves them.</param>
-public sealed record NetUpdate(bool? Plugged = null, RateLimiterSpec? ReceiveLimits = null, RateLimiterSpec? TransmitLimits = null);
+public sealed record NetUpdate(bool? Plugged = null, RateLimiterChange? ReceiveLimits = null, RateLimiterChange? TransmitLimits = null);
 
 /// <summary>What outlives the instances of one network device: its outside, its settings, its operator's side.</summary>
 internal sealed class NetUnit(IPacketPort packets, NetOptions options, IClock clock)
 {
+    // As they are now: a change of one bucket leaves the other as it is.
+    private RateLimiterSpec _receive = options.ReceiveLimits;
+    private RateLimiterSpec _transmit = options.TransmitLimits;
+
     public NetControl Control { get; } = new();
 
     /// <summary>The device of one place in a VM's plan, connected to what the description says.</summary>
@@ -49,8 +53,10 @@ internal sealed class NetUnit(IPacketPort packets, NetOptions options, IClock cl
     {
         if (what is not NetUpdate update) return "a network interface knows no such change";
         if (update.Plugged is { } plugged) Control.SetPlugged(plugged);
-        if (update.ReceiveLimits is not null || update.TransmitLimits is not null)
-            Control.SetLimits(update.ReceiveLimits, update.TransmitLimits);
+        if (update.ReceiveLimits is null && update.TransmitLimits is null) return null;
+        if (update.ReceiveLimits is { } receive) _receive = receive.ApplyTo(_receive);
+        if (update.TransmitLimits is { } transmit) _transmit = transmit.ApplyTo(_transmit);
+        Control.SetLimits(update.ReceiveLimits is null ? null : _receive, update.TransmitLimits is null ? null : _transmit);
         return null;
     }
 
