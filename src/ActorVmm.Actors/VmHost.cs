@@ -56,7 +56,7 @@ public interface IVmHandle
     /// <summary>Changes a virtio device while it runs, on its own thread; completes when it is changed.</summary>
     /// <param name="device">Actor name: <c>blk0</c>, ...</param>
     /// <param name="change"><see cref="DiskUpdate"/> for a disk, <see cref="NetUpdate"/> for a network interface.</param>
-    /// <exception cref="InvalidOperationException">The device refuses or is not there, or the VM has ended; the message says why.</exception>
+    /// <exception cref="InvalidOperationException">The device refuses or is not there, or the VM has ended.</exception>
     Task UpdateDeviceAsync(string device, object change) =>
         Task.FromException(new NotSupportedException("the devices of this VM cannot be changed while it runs"));
 

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Text;
 using ActorVmm.Actors;
 using ActorVmm.Actors.Host.Vm;
@@ -19,6 +20,7 @@ internal sealed class FakeVmHost : IVmHostFactory, IVmHost
     public bool Disposed { get; private set; }
     public Exception? StartFailure { get; init; }
     public bool Deaf { get; init; }
+    public ConcurrentQueue<(string Vm, string Device, object Change)> Updates { get; } = [];
     private Handle? _handle;
 
     public IVmHost Create(Config settings, Serilog.ILogger log, bool verbose) => this;
@@ -28,7 +30,7 @@ internal sealed class FakeVmHost : IVmHostFactory, IVmHost
         if (StartFailure is not null)
             return Task.FromException<IVmHandle>(StartFailure);
         (Started, Hypervisor) = (spec, hypervisor);
-        _handle = new Handle(spec, console, Deaf);
+        _handle = new Handle(spec, console, Deaf, Updates);
         _handle.Begin();
         return Task.FromResult<IVmHandle>(_handle);
     }
@@ -39,7 +41,8 @@ internal sealed class FakeVmHost : IVmHostFactory, IVmHost
         return ValueTask.CompletedTask;
     }
 
-    private sealed class Handle(VmSpec spec, VmConsole console, bool deaf) : IVmHandle
+    private sealed class Handle(VmSpec spec, VmConsole console, bool deaf,
+        ConcurrentQueue<(string Vm, string Device, object Change)> updates) : IVmHandle
     {
         private readonly TaskCompletionSource<VmOutcome> _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
         private readonly StringBuilder _typed = new();
@@ -103,6 +106,12 @@ internal sealed class FakeVmHost : IVmHostFactory, IVmHost
         }
 
         public Task<InspectNode> InspectAsync() => Task.FromResult(InspectNode.Unresolved(spec.Name)); // it has no units
+        public Task UpdateDeviceAsync(string device, object change)
+        {
+            updates.Enqueue((spec.Name, device, change));
+            return Task.CompletedTask;
+        }
+
         public Task PauseAsync() => Task.CompletedTask;
         public Task ResumeAsync() => Task.CompletedTask;
     }

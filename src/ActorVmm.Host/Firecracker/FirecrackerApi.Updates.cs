@@ -28,8 +28,8 @@ internal sealed partial class FirecrackerApi
         var place = IndexOf(vm.Spec?.Nets, change.Find("iface_id")!.Text, static net => net.Id);
         if (place < 0) throw NetFault("Device not found");
         var update = new NetUpdate(ReceiveLimits: LimitsOf(change, "rx_rate_limiter"), TransmitLimits: LimitsOf(change, "tx_rate_limiter"));
-        return await UpdateAsync(string.Create(CultureInfo.InvariantCulture, $"net{place}"), update, "network-interfaces", "iface_id", change,
-            NetFault).ConfigureAwait(false);
+        return await UpdateAsync(string.Create(CultureInfo.InvariantCulture, $"net{place}"), update, "network-interfaces", "iface_id",
+            change, NetFault).ConfigureAwait(false);
     }
 
     private async Task<MicroReply> UpdateAsync(string device, object update, string key, string idKey, Node change,

@@ -97,7 +97,9 @@ internal sealed class HostedSockets : IAsyncDisposable
         public VmSpec? Spec => State == MicrovmState.NotStarted ? null : vm.Handle?.Spec;
 
         public Task UpdateDeviceAsync(string device, object change) =>
-            vm.Handle is { } run ? run.UpdateDeviceAsync(device, change) : Task.FromException(new InvalidOperationException("it has ended"));
+            vm.Handle is { } run
+                ? run.UpdateDeviceAsync(device, change)
+                : Task.FromException(new InvalidOperationException("it has ended"));
 
         public void SendCtrlAltDel() => vm.Handle?.Press(PowerKey.CtrlAltDel);
     }

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 using ActorVmm.Host.Commands;
 
 namespace ActorVmm.Host.Tests.Fleet;
@@ -37,6 +38,10 @@ public sealed class HostCommandTests
     [InlineData("inspect nix", 33, "there is no VM named nix")]
     [InlineData("inspect a/b/c", 33, "a is stopped, so it has no b")]
     [InlineData("pause b", 33, "b is stopped and cannot be paused")]
+    [InlineData("link nix net0 up", 33, "there is no VM named nix")]
+    [InlineData("link a net0 up", 33, "a is stopped: only one that runs has cables")]
+    [InlineData("link a net0", 153, "Required argument 'STATE' missing")]
+    [InlineData("link a net0 sideways", 153, "sideways")]
     [InlineData("stop a --deadline soon", 152, "allowed is a time")]
     [InlineData("create nix.json", 152, "cannot be read")]
     [InlineData("start", 153, "Required argument 'VM' missing")]
@@ -50,6 +55,22 @@ public sealed class HostCommandTests
         var answer = await host.CommandAsync(line);
         Assert.Equal((status, ""), (answer.Status, answer.Output));
         Assert.Contains(words, answer.Errors, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task The_cable_of_a_network_interface_is_pulled_and_put_in()
+    {
+        var fake = new FakeVmHost();
+        await using var host = await new HostFixture(fake).StartAsync(
+            "vms { a { kernel.path = vmlinuz, memory.size-mib = 16, hypervisor = soft, stop.deadline = 50ms, "
+            + "net = [{ user {} }, { user {} }] } }");
+
+        Assert.Equal((0, "a: net1 down\n", ""), await host.CommandAsync("link a net1 down"));
+        Assert.Equal((0, "{\"vm\":\"a\",\"device\":\"net0\",\"state\":\"up\"}\n", ""), await host.CommandAsync("link a net0 up --json"));
+        Assert.Equal((33, "", "actorvmm: a has no network interface net2; it has net0, net1\n"), await host.CommandAsync("link a net2 up"));
+        Assert.Equal([("a", "net1", new NetUpdate(Plugged: false)), ("a", "net0", new NetUpdate(Plugged: true))], fake.Updates);
+        var events = (await host.CommandAsync("events --vm a")).Output;
+        Assert.Matches("(?s)a +link +net1 down.*a +link +net0 up", events);
     }
 
     [Fact]
@@ -136,7 +157,7 @@ public sealed class HostCommandTests
         var zsh = (await host.CommandAsync("completion zsh")).Output;
         foreach (var command in (string[])["demo", "run", "check", "doctor", "host", "ps", "start", "stop", "pause", "resume", "kill",
             "restart", "rm",
-            "logs", "console", "top", "tree", "inspect", "events", "pulse", "reload", "create", "completion"])
+            "logs", "console", "top", "tree", "inspect", "events", "pulse", "link", "reload", "create", "completion"])
         {
             var help = await host.CommandAsync($"{command} --help");
             Assert.True(help.Status == 0 && help.Output.Contains("Examples:", StringComparison.Ordinal), $"{command}: {help.Output}");
