@@ -17,7 +17,7 @@ internal sealed class KernelLoader : IGuestLoader
         {
             KernelPath = spec.Kernel.Path,
             InitrdPath = spec.Kernel.InitrdPath,
-            CommandLine = spec.Kernel.CommandLine,
+            CommandLine = WithRoot(spec),
             LoadAddress = new GuestAddress(spec.Kernel.LoadAddress),
             Format = FormatOf(spec.Kernel.Entry),
             CpuCount = spec.Vcpus,
@@ -26,6 +26,17 @@ internal sealed class KernelLoader : IGuestLoader
         var processor = machine.Vcpus[0];
         processor.SetState(InitialState.For(processor.GetState(), plan));
         return [$"{plan.Format} entered at {plan.Entry} ({plan.Protocol}), command line: {plan.CommandLine}", .. plan.Notes];
+    }
+
+    /// <summary>Says which disk is the root, as Firecracker does, unless the user has.</summary>
+    internal static string WithRoot(VmSpec spec)
+    {
+        var line = spec.Kernel.CommandLine;
+        var index = spec.Disks.Select(static disk => disk.IsRoot).ToList().IndexOf(true);
+        if (index < 0 || line.Split(' ').Any(static word => word.StartsWith("root=", StringComparison.Ordinal))) return line;
+        var disk = spec.Disks[index];
+        var root = disk.PartUuid is { } partition ? $"PARTUUID={partition}" : $"/dev/vd{(char)('a' + index)}";
+        return $"{line} root={root} {(disk.ReadOnly ? "ro" : "rw")}".TrimStart();
     }
 
     private static KernelFormat FormatOf(KernelEntry entry) => entry switch

@@ -47,7 +47,12 @@ internal sealed class CommandLineInterface
         var initrd = new Option<string?>("--initrd") { Description = "An initramfs of your own.", HelpName = "FILE" };
         var cmdline = new Option<string?>("--cmdline") { Description = "The whole kernel command line.", HelpName = "TEXT" };
         var refresh = new Option<bool>("--refresh") { Description = "Fetch Debian's current packages even where others are cached." };
-        foreach (var file in (ReadOnlySpan<Option<string?>>)[kernel, initrd])
+        var disk = new Option<string?>("--disk")
+        {
+            Description = "Runs the system on a disk: Debian's, built on first use, or an ext4 image of your own.", HelpName = "FILE",
+            Arity = ArgumentArity.ZeroOrOne,
+        };
+        foreach (var file in (ReadOnlySpan<Option<string?>>)[kernel, initrd, disk])
         {
             file.Validators.Add(result =>
             {
@@ -62,12 +67,15 @@ internal sealed class CommandLineInterface
         });
         var command = new Command("demo", "Boots Debian's kernel to a shell; fetches what is missing into the user's cache on first use.")
         {
-            vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, refresh,
+            vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, disk, refresh,
         };
         command.SetAction((parsed, _) => new DemoCommand(_services, _descriptors).RunAsync(new DemoOptions(
             parsed.GetValue(hypervisor)!, ClockOf(parsed.GetValue(clock)) ?? ClockMode.Host, parsed.GetValue(vcpus),
             parsed.GetValue(memory), parsed.GetValue(kernel), parsed.GetValue(initrd), parsed.GetValue(cmdline),
-            parsed.GetValue(refresh), parsed.GetValue(_verbose))));
+            parsed.GetValue(refresh), parsed.GetValue(_verbose))
+        {
+            Disk = parsed.GetResult(disk) is null ? null : parsed.GetValue(disk) ?? "",
+        }));
         return command;
     }
 

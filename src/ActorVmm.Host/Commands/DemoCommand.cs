@@ -1,5 +1,6 @@
 using System.Globalization;
 using ActorVmm.Actors;
+using ActorVmm.Backends.Disks;
 using ActorVmm.Host.Descriptions;
 using ActorVmm.Host.Guests;
 using ActorVmm.Host.Terminal;
@@ -10,7 +11,11 @@ namespace ActorVmm.Host.Commands;
 /// <summary>What <c>demo</c> was asked for.</summary>
 internal sealed record DemoOptions(
     string Hypervisor, ClockMode Clock, int Vcpus, int MemoryMib, string? Kernel, string? Initrd, string? CommandLine,
-    bool Refresh, bool Verbose);
+    bool Refresh, bool Verbose)
+{
+    /// <summary>The system on a disk instead of the initramfs: a file, or "" for the Debian disk of the cache; null for none.</summary>
+    public string? Disk { get; init; }
+}
 
 /// <summary>Boots a Debian kernel with a busybox shell, fetching both on first use.</summary>
 internal sealed class DemoCommand(HostServices services, ConsoleDescriptors descriptors)
@@ -35,8 +40,11 @@ internal sealed class DemoCommand(HostServices services, ConsoleDescriptors desc
         string kernel;
         string? initrd;
         string? greeting = null;
+        string? disk = null;
         try
         {
+            if (options.Disk is not null && (options.Kernel is null || options.Disk.Length > 0))
+                disk = await DiskAsync(options);
             if (options.Kernel is { } own)
             {
                 (kernel, initrd) = (own, options.Initrd);
@@ -44,7 +52,8 @@ internal sealed class DemoCommand(HostServices services, ConsoleDescriptors desc
             else
             {
                 var image = await GuestProgress.ShowAsync(descriptors.Errors, Libc.IsTerminal(2), progress =>
-                    GuestImage.PrepareAsync(new GuestCache(progress: progress), refresh: options.Refresh));
+                    GuestImage.PrepareAsync(new GuestCache(progress: progress), disk is null ? null : GuestImageOptions.WithDisks,
+                        options.Refresh && disk is null));
                 (kernel, initrd) = (image.KernelPath, options.Initrd ?? image.InitramfsPath);
                 greeting = options.Initrd is null ? GuestImage.Greeting : null;
             }
@@ -62,8 +71,30 @@ internal sealed class DemoCommand(HostServices services, ConsoleDescriptors desc
                 Path = Path.GetFullPath(kernel), InitrdPath = initrd is null ? null : Path.GetFullPath(initrd),
                 CommandLine = options.CommandLine ?? CommandLine + Console(options.Clock),
             },
+            Devices = DeviceDescriptions.None with
+            {
+                Disks = disk is null ? []
+                    : [new DiskSpec { Id = "rootfs", Path = disk, IsRoot = true, Writeback = true, Engine = IoEngine.Async }],
+            },
         };
         return await new VmRunner(services, descriptors).RunAsync(description, options.Verbose, greeting);
+    }
+
+    /// <summary>The disk to run: the user's, or the demo's own, which keeps what is written to it.</summary>
+    private async Task<string> DiskAsync(DemoOptions options)
+    {
+        if (options.Disk is { Length: > 0 } own) return Path.GetFullPath(own);
+        return await GuestProgress.ShowAsync(descriptors.Errors, Libc.IsTerminal(2), async progress =>
+        {
+            var cache = new GuestCache(progress: progress);
+            var disk = Path.Combine(cache.DirectoryOf("disks"), "demo.ext4");
+            if (!options.Refresh && File.Exists(disk)) return disk;
+            // The packages of kernel and disk are renewed together.
+            if (options.Refresh) await cache.GetAsync(refresh: true);
+            var image = await RootImage.PrepareAsync(cache, refresh: options.Refresh);
+            await image.CopyToAsync(disk);
+            return disk;
+        });
     }
 
     // What the guest's /init wants to know about the outside. Under virtual time the host's window must not be part of the run.

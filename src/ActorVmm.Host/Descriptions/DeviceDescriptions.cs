@@ -8,6 +8,9 @@ public sealed record DeviceDescriptions
     /// <summary>None of them.</summary>
     public static readonly DeviceDescriptions None = new();
 
+    /// <summary>Disks, in the guest's order.</summary>
+    public IReadOnlyList<DiskSpec> Disks { get; init; } = [];
+
     /// <summary>The entropy device, or null.</summary>
     public EntropySpec? Entropy { get; init; }
 
@@ -15,6 +18,6 @@ public sealed record DeviceDescriptions
     public VmSpec AddTo(VmSpec spec)
     {
         ArgumentNullException.ThrowIfNull(spec);
-        return spec with { Entropy = Entropy is null ? [] : [Entropy] };
+        return spec with { Disks = Disks, Entropy = Entropy is null ? [] : [Entropy] };
     }
 }

@@ -22,9 +22,9 @@ internal static partial class FirecrackerDevices
     private static partial Regex IdPattern();
 
     /// <returns>The devices that this version has.</returns>
-    public static DeviceDescriptions Read(ObjectReader file, int memoryMib)
+    public static DeviceDescriptions Read(ObjectReader file, int memoryMib, string baseDirectory)
     {
-        var root = Drives(file);
+        var disks = DiskDescriptions.Firecracker(file, baseDirectory, id => IdPattern().IsMatch(id), out var root);
         var interfaces = NetworkInterfaces(file);
         Vsock(file);
         Balloon(file, memoryMib);
@@ -32,7 +32,7 @@ internal static partial class FirecrackerDevices
         var entropy = Entropy(file);
         Pmem(file, root);
         MemoryHotplug(file);
-        return new DeviceDescriptions { Entropy = entropy };
+        return new DeviceDescriptions { Disks = disks, Entropy = entropy };
     }
 
     private static EntropySpec? Entropy(ObjectReader file)
@@ -61,44 +61,6 @@ internal static partial class FirecrackerDevices
 
     private static void NotBuilt(ObjectReader part, string what) =>
         part.RejectWhole($"{what}: not built yet in this version; remove it");
-
-    /// <returns>The path of the root drive, or null.</returns>
-    private static string? Drives(ObjectReader file)
-    {
-        string? root = null;
-        foreach (var drive in file.Objects("drives", Need.Required))
-        {
-            var id = drive.String("drive_id", Need.Required);
-            if (id is not null && !IdPattern().IsMatch(id))
-                drive.Reject("drive_id", "allowed are letters, digits and '_'");
-            if (drive.Boolean("is_root_device", Need.Required) == true)
-            {
-                if (root is not null && !string.Equals(root, id, StringComparison.Ordinal))
-                    drive.Reject("is_root_device", $"'{root}' is the root device already; allowed is one");
-                root ??= id ?? "";
-            }
-            drive.String("partuuid", Need.Nullable);
-            drive.Choice("cache_type", Need.Optional, StringComparison.Ordinal, "Unsafe", "Writeback");
-            drive.Boolean("is_read_only", Need.Nullable);
-            var path = drive.String("path_on_host", Need.Nullable);
-            _ = RateLimits.Firecracker(drive, "rate_limiter");
-            drive.Choice("io_engine", Need.Nullable, StringComparison.Ordinal, "Sync", "Async");
-            var socket = drive.String("socket", Need.Nullable);
-            if (socket is null && path is null && !drive.Has("path_on_host"))
-                drive.RejectWhole("path_on_host is missing; required unless there is a socket");
-            if (socket is not null)
-            {
-                foreach (var key in (ReadOnlySpan<string>)["is_read_only", "path_on_host", "rate_limiter", "io_engine"])
-                {
-                    if (drive.Has(key))
-                        drive.Reject(key, "may not be given together with socket");
-                }
-            }
-            drive.Finish();
-            NotBuilt(drive, "drives");
-        }
-        return root;
-    }
 
     private static HashSet<string> NetworkInterfaces(ObjectReader file)
     {

@@ -29,7 +29,7 @@ internal static class FirecrackerDialect
         var (vcpus, memoryMib) = file.Object("machine-config", Need.Nullable) is { } machine ? Machine(machine) : (1, DefaultMemoryMib);
         var cpu = CpuConfig.Read(file, baseDirectory);
         var kernel = file.Object("boot-source", Need.Required) is { } boot ? Boot(boot, baseDirectory) : null;
-        var devices = FirecrackerDevices.Read(file, memoryMib);
+        var devices = FirecrackerDevices.Read(file, memoryMib, baseDirectory);
         if (errors.Any || kernel is null)
             return null;
         return new VmDescription { Kernel = kernel, MemoryMib = memoryMib, Vcpus = vcpus, Log = log, Cpu = cpu, Devices = devices };

@@ -14,7 +14,7 @@ internal static class NativeDialect
     /// <summary>Keys that this version knows of and cannot serve yet: refused by name, except when empty.</summary>
     private static readonly (string Key, string What)[] NotBuiltYet =
     [
-        ("block", "block devices"), ("net", "network interfaces"), ("vsock", "sockets between host and guest"),
+        ("net", "network interfaces"), ("vsock", "sockets between host and guest"),
         ("balloon", "the memory balloon"),
         ("snapshot", "snapshots"), ("cpu", "CPU models"),
     ];
@@ -39,7 +39,11 @@ internal static class NativeDialect
         var kernel = vm.Object("kernel", Need.Required) is { } part ? Kernel(part, baseDirectory, memoryMib) : null;
         var log = vm.Object("log", Need.Nullable) is { } logging ? Log(logging, baseDirectory) : null;
 
-        var devices = new DeviceDescriptions { Entropy = vm.Object("entropy", Need.Nullable) is { } entropy ? Entropy(entropy) : null };
+        var devices = new DeviceDescriptions
+        {
+            Disks = DiskDescriptions.Native(vm, baseDirectory),
+            Entropy = vm.Object("entropy", Need.Nullable) is { } entropy ? Entropy(entropy) : null,
+        };
         var faults = vm.Object("faults", Need.Nullable) is { } plan ? FaultSection.Read(plan, seed ?? 0) : FaultPlan.None;
         foreach (var (key, what) in NotBuiltYet)
             RefuseUnlessEmpty(vm, key, what);

@@ -91,12 +91,10 @@ internal sealed record RunFlags
         var vcpu = Vcpu is null ? null : VcpuFlag.Parse(Vcpu);
         var net = Net is null ? null : NetFlag.Parse(Net);
         var block = Block is null ? null : BlockFlag.Parse(Block);
-        if (block is not null)
-            throw new OptionException($"--block path={block.Path}: block devices are not built yet in this version; leave the flag out");
         if (net is not null)
             throw new OptionException($"--net tap={net.Tap}: network interfaces are not built yet in this version; leave the flag out");
         if (file is null)
-            return FromFlags(kernel, memory, vcpu, currentDirectory, overrides);
+            return WithBlock(FromFlags(kernel, memory, vcpu, currentDirectory, overrides), block, currentDirectory);
         if (kernel is not null)
         {
             file = file with
@@ -112,7 +110,17 @@ internal sealed record RunFlags
         file = file with { MemoryMib = (int?)memory?.SizeMib ?? file.MemoryMib, Vcpus = vcpu?.Num ?? file.Vcpus };
         // The same checks as for a description; a file that was valid stays so except where a flag changed it.
         _ = Checked(Tree(file.Kernel, file.MemoryMib, file.Vcpus, file.Kernel.InitrdPath), currentDirectory, null);
-        return file;
+        return WithBlock(file, block, currentDirectory);
+    }
+
+    /// <summary>The reference's one disk: the root, writable, with flushes. It takes the place of the file's disks.</summary>
+    private static VmDescription WithBlock(VmDescription vm, BlockFlag? block, string currentDirectory)
+    {
+        if (block is null) return vm;
+        var path = Path.GetFullPath(block.Path, currentDirectory);
+        if (!File.Exists(path)) throw new OptionException($"--block path={block.Path}: no such file");
+        var disk = new DiskSpec { Id = "root", Path = path, IsRoot = true, Writeback = true };
+        return vm with { Devices = vm.Devices with { Disks = [disk] } };
     }
 
     private static VmDescription FromFlags(

@@ -58,6 +58,23 @@ public sealed class GuestCache
     /// <summary>Where images that are built from a guest are kept.</summary>
     internal string ImagesDirectory => Path.Combine(_root, "images");
 
+    /// <summary>The cache directory.</summary>
+    internal string Root => _root;
+
+    /// <summary>Who hears about what is fetched and built.</summary>
+    internal IGuestProgress Progress => _progress;
+
+    /// <summary>A place in the cache, by name.</summary>
+    internal string DirectoryOf(string name) => Path.Combine(_root, name);
+
+    /// <summary>Makes a directory to work in; its maker removes it.</summary>
+    internal string NewWorkDirectory()
+    {
+        var work = Path.Combine(_root, $".new-{Environment.ProcessId}-{Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(4))}");
+        Directory.CreateDirectory(work);
+        return work;
+    }
+
     /// <summary>The guest, from the cache where it is whole, else from the archive.</summary>
     /// <param name="refresh">Fetch the archive's current version even so.</param>
     /// <param name="cancel">Stops a download.</param>
@@ -81,7 +98,7 @@ public sealed class GuestCache
     }
 
     // One process at a time fetches or verifies; the lock goes with its holder, however it ends.
-    private async Task<FileStream> LockAsync(CancellationToken cancel)
+    internal async Task<FileStream> LockAsync(CancellationToken cancel)
     {
         var path = Path.Combine(_root, ".lock");
         for (var told = false; ; told = true)
@@ -117,8 +134,7 @@ public sealed class GuestCache
     private async Task FetchAsync(CancellationToken cancel)
     {
         DebianPackages.RequireTools();
-        var work = Path.Combine(_root, $".new-{Environment.ProcessId}-{Convert.ToHexStringLower(RandomNumberGenerator.GetBytes(4))}");
-        Directory.CreateDirectory(work);
+        var work = NewWorkDirectory();
         try
         {
             var apt = new DebianPackages(Path.Combine(_root, "apt"), _progress);

@@ -11,6 +11,10 @@ public sealed record GuestImageOptions
     /// <summary>Modules to load at the start, by name; what they depend on comes along. pvpanic-mmio tells a panic from a reset.</summary>
     public IReadOnlyList<string> Modules { get; init; } = ["pvpanic-mmio"];
 
+    /// <summary>An initramfs that finds virtio disks and networks, and goes on to the system that <c>root=</c> names.</summary>
+    public static GuestImageOptions WithDisks { get; } =
+        new() { Modules = ["pvpanic-mmio", "virtio_mmio", "virtio_blk", "virtio_net", "virtio-rng"] };
+
     /// <summary>
     /// More files, by path without a leading slash; executable for all. <c>/init.local</c>, where given, is run before the shell starts.
     /// </summary>

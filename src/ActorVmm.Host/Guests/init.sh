@@ -18,6 +18,25 @@ hostname actorvmm
 
 option() { sed -n "s/^\(.* \)\{0,1\}$1=\([^ ]*\).*/\2/p" /proc/cmdline; }
 
+# root= on the command line: the system on that disk goes on from here.
+root=$(option root)
+if [ -n "$root" ]; then
+  case $root in
+    /dev/*) device=$root ;;
+    LABEL=*|UUID=*) device=$(findfs "$root") ;;
+    *) echo "init: root=$root: this initramfs knows /dev/NAME, LABEL= and UUID=" ;;
+  esac
+  init=$(option init)
+  mode=ro; grep -q '\(^\| \)rw\( \|$\)' /proc/cmdline && mode=rw
+  mkdir -p /newroot
+  if [ -n "$device" ] && mount -t "$(option rootfstype | grep . || echo ext4)" -o $mode "$device" /newroot; then
+    for mounted in dev proc sys; do mkdir -p /newroot/$mounted 2>/dev/null; mount --move /$mounted /newroot/$mounted; done
+    umount /tmp /run
+    exec switch_root -c /dev/console /newroot "${init:-/sbin/init}"
+  fi
+  echo "init: root=$root cannot be mounted; this shell is in the initramfs"
+fi
+
 # Job control needs a controlling terminal: setsid makes a session, cttyhack makes the console its terminal. RTS/CTS lets a full line
 # buffer hold the sender back, so that a paste of any size arrives whole.
 stty -F /dev/console crtscts

@@ -6,7 +6,7 @@ namespace ActorVmm.Hypervisor.Soft.Cpu;
 internal sealed unsafe partial class SoftCpu
 {
     /// <summary>Instructions between looks at the host's clock.</summary>
-    private const long HostSlice = 20_000;
+    private const long HostSegment = 20_000;
 
     /// <summary>The longest grant under virtual time.</summary>
     private const long VirtualSlice = 1_000_000;
@@ -182,7 +182,7 @@ internal sealed unsafe partial class SoftCpu
         var deadline = AdvanceTimers(now);
         if (Id == 0 && clock.TakeAlarm(now)) return true;
         var grant = clock.Mode == ClockMode.Host
-            ? HostSlice
+            ? HostSegment
             : (long)Math.Clamp((deadline - now) / clock.NanosecondsPerInstruction, 1, (ulong)VirtualSlice);
         s->Granted += grant - s->Budget;
         s->Budget = grant;

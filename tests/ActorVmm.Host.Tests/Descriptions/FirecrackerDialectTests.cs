@@ -149,7 +149,7 @@ public sealed class FirecrackerDialectTests : IDisposable
     }
 
     [Theory]
-    [InlineData(""" "drives": [{ "drive_id": "r", "is_root_device": true, "path_on_host": "d" }] """, "drives[0]", "drives: not built yet")]
+    [InlineData(""" "drives": [{ "drive_id": "r", "is_root_device": true, "socket": "d" }] """, "drives[0].socket", "vhost-user disks: not built yet")]
     [InlineData(""" "network-interfaces": [{ "iface_id": "e", "host_dev_name": "t" }] """, "network-interfaces[0]", "network interfaces: not built yet")]
     [InlineData(""" "vsock": { "guest_cid": 3, "uds_path": "x" } """, "vsock", "vsock: not built yet")]
     [InlineData(""" "balloon": { "amount_mib": 1, "deflate_on_oom": false } """, "balloon", "the memory balloon: not built yet")]

@@ -43,7 +43,7 @@ public sealed class OverrideTests : IDisposable
     [Theory]
     [InlineData("vcpus.count=900", "--set vcpus.count=900: vcpus.count = 900: allowed is a whole number from 1 to 254")]
     [InlineData("vcpu.count=2", "--set vcpu.count=2: vcpu: unknown key; did you mean vcpus?")]
-    [InlineData("block=[{}]", "block devices: not built yet")]
+    [InlineData("block=[{}]", "block[0].path: missing")]
     [InlineData("nothing", "write --set key=value")]
     [InlineData("=1", "write --set key=value")]
     [InlineData("a..b=1", "write --set key=value")]

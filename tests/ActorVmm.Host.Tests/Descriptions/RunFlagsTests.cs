@@ -137,8 +137,12 @@ public sealed class RunFlagsTests : IDisposable
     public void test_builder_net_config_none_default() => Assert.Equal(1, Build(new() { Kernel = Kernel, Net = null }).Vcpus);
 
     [Fact]
-    public void test_builder_block_config_is_refused_by_name() =>
-        Assert.Contains("block devices are not built yet", Message(() => Build(new() { Kernel = Kernel, Block = "path=/dev/loop0" })), StringComparison.Ordinal);
+    public void test_builder_block_config_is_the_writable_root_with_flushes()
+    {
+        var disk = Assert.Single(Build(new() { Kernel = Kernel, Block = "path=/dev/null" }).ToSpec().Disks);
+        Assert.Equal(("/dev/null", true, false, true), (disk.Path, disk.IsRoot, disk.ReadOnly, disk.Writeback));
+        Assert.Contains("no such file", Message(() => Build(new() { Kernel = Kernel, Block = "path=/nowhere" })), StringComparison.Ordinal);
+    }
 
     [Fact]
     public void test_builder_block_config_none_default() => Assert.Equal(1, Build(new() { Kernel = Kernel, Block = null }).Vcpus);

@@ -57,6 +57,7 @@ public sealed class VirtioActor : DeviceActor<VirtioRegisters>
             case BackendRang: _virtio.BellHeard(); _mmio.OnBackend(); break;
             // The bell may have been heard by the instance that failed: the fresh one looks for itself.
             case TakeUp: _mmio.Resume(); _mmio.OnBackend(); break;
+            case DeviceUpdate update: OnUpdate(update); break;
             case UnitProtocol.Save: Sender.Tell(new UnitProtocol.Saved(Slot.Name, _mmio.Save())); break;
             case UnitProtocol.Restore restore: OnRestore(restore); break;
             default: base.OnReceive(message); break;
@@ -76,6 +77,14 @@ public sealed class VirtioActor : DeviceActor<VirtioRegisters>
         values["notifications"] = $"{_mmio.Notifications}";
         values["doorbells"] = _virtio.DoorbellError ?? $"{_virtio.Doorbells / 2}";
         for (var queue = 0; queue < _mmio.QueueCount; queue++) values[$"queue-{queue}"] = $"{_mmio.Queue(queue)}";
+    }
+
+    private void OnUpdate(DeviceUpdate update)
+    {
+        var refusal = _virtio.Control is { } control
+            ? control(_type, update.What) : $"{Slot.Name} has nothing that could be changed while it runs";
+        _mmio.OnBackend(); // what the change has set free is published now
+        Sender.Tell(new DeviceUpdated(Slot.Name, refusal));
     }
 
     private void OnRestore(UnitProtocol.Restore restore)

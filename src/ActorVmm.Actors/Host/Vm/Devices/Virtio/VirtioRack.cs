@@ -1,3 +1,4 @@
+using ActorVmm.Backends.Disks;
 using ActorVmm.Backends.Entropy;
 using ActorVmm.Devices.Virtio.Rng;
 using ActorVmm.Hypervisor;
@@ -10,9 +11,38 @@ internal static class VirtioRack
     public static IEnumerable<DeviceUnit> Of(VmSpec spec, DeviceParts parts) =>
         VirtioPlan.Of(spec).Select(place => place.Kind switch
         {
+            VirtioKind.Disk    => Disk(spec, parts, place),
             VirtioKind.Entropy => Entropy(spec, parts, place),
             _ => throw new HypervisorException($"{spec.Name}: {place.Name} is not built in this version; remove it"),
         });
+
+    private static DeviceUnit Disk(VmSpec spec, DeviceParts parts, VirtioPlace place)
+    {
+        var wanted = spec.Disks[place.Index];
+        var slot = new VirtioSlot(parts, place, [.. Enumerable.Repeat((ushort)wanted.QueueSize, wanted.Queues)]);
+        var disk = Open(spec, wanted);
+        slot.Own(disk);
+        disk.Wake = slot.Ring;
+        var unit = new DiskUnit(disk, wanted, slot.Clock);
+        slot.Control = unit.Update;
+        return slot.Unit(unit.Make);
+    }
+
+    private static FileDisk Open(VmSpec spec, DiskSpec wanted)
+    {
+        try
+        {
+            return FileDisk.Open(wanted.Path, new DiskOptions
+            {
+                ReadOnly = wanted.ReadOnly, Direct = wanted.Direct, Writeback = wanted.Writeback, Id = wanted.Id,
+                Engine = spec.Clock == ClockMode.Virtual ? IoEngine.Sync : wanted.Engine,
+            });
+        }
+        catch (DiskException cannot)
+        {
+            throw new HypervisorException($"disk {wanted.Id}: {cannot.Message}", cannot);
+        }
+    }
 
     private static DeviceUnit Entropy(VmSpec spec, DeviceParts parts, VirtioPlace place)
     {

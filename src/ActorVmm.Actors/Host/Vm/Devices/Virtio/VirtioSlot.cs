@@ -69,6 +69,12 @@ public sealed class VirtioSlot
     public string? DoorbellError { get; private set; }
 
     /// <summary>
+    /// What an operator may ask of this device while it runs (<see cref="DiskUpdate"/>, say): done on the device's thread, with the present
+    /// instance; the answer is null, or why it cannot be. Null for a device that nothing can be asked of.
+    /// </summary>
+    public Func<IVirtioDevice, object, string?>? Control { get; set; }
+
+    /// <summary>
     /// The backend's bell: <see cref="IVirtioDevice.OnBackend"/> is called soon, once for however many rings came before. Any thread.
     /// </summary>
     public void Ring()

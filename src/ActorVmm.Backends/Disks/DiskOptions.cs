@@ -1,0 +1,40 @@
+namespace ActorVmm.Backends.Disks;
+
+/// <summary>Who performs a disk's requests.</summary>
+public enum IoEngine
+{
+    /// <summary>The thread that asks, before it goes on. Nothing is quicker for what the page cache holds, and it repeats exactly.</summary>
+    Sync,
+
+    /// <summary>Threads of the disk: many requests at once, done in any order.</summary>
+    Async,
+}
+
+/// <summary>How a file or block device is used as a disk.</summary>
+public sealed record DiskOptions
+{
+    /// <summary>Refuse writes; the lock is then shared with other readers.</summary>
+    public bool ReadOnly { get; init; }
+
+    public IoEngine Engine { get; init; } = IoEngine.Sync;
+
+    /// <summary>Go around the host's page cache (O_DIRECT).</summary>
+    public bool Direct { get; init; }
+
+    /// <summary>Offer flushes, and make completed writes durable with them; else nothing is promised, as under Firecracker's Unsafe.</summary>
+    public bool Writeback { get; init; }
+
+    /// <summary>What GET_ID answers.</summary>
+    public string Id { get; init; } = "";
+
+    /// <summary>Most threads of the asynchronous engine; they are started as they are needed.</summary>
+    public int Threads { get; init; } = 4;
+}
+
+/// <summary>A disk cannot be used; the message names it and says what to do.</summary>
+public sealed class DiskException : IOException
+{
+    public DiskException() { }
+    public DiskException(string message) : base(message) { }
+    public DiskException(string message, Exception inner) : base(message, inner) { }
+}

@@ -1,0 +1,220 @@
+using ActorVmm.Backends.Disks;
+using ActorVmm.Devices.Virtio.Block;
+using CsCheck;
+using Xunit;
+
+namespace ActorVmm.Backends.Tests.Disks;
+
+public sealed class FileDiskTests
+{
+    public static TheoryData<IoEngine, bool> Engines => new()
+    {
+        { IoEngine.Sync, false }, { IoEngine.Sync, true }, { IoEngine.Async, false }, { IoEngine.Async, true },
+    };
+
+    [Theory]
+    [MemberData(nameof(Engines))]
+    public void Any_sequence_of_requests_leaves_what_a_model_says(IoEngine engine, bool direct)
+    {
+        const int sectors = 512;
+        using var rig = new DiskRig(new DiskOptions { Engine = engine, Direct = direct, Writeback = true }, sectors * 512);
+        var unit = rig.Disk.BlockSize / 512;
+        var model = new byte[sectors * 512];
+        var step = Gen.Select(Gen.Int[0, 5], Gen.Int[0, (sectors / unit) - 1], Gen.Int[1, 64], Gen.Byte, Gen.Double[0, 1].Array[0, 4]);
+        step.Array[1, 20].Sample(steps =>
+        {
+            foreach (var (kind, block, length, value, cuts) in steps)
+            {
+                var first = block * unit;
+                var count = Math.Min(Math.Max(length / unit, 1) * unit, sectors - first);
+                var bytes = new byte[count * 512];
+                int[] at = [.. cuts.Select(cut => (int)(cut * bytes.Length)).Order()];
+                var sector = (ulong)first;
+                var range = model.AsSpan(first * 512, count * 512);
+                switch (kind)
+                {
+                    case 0 or 1:
+                        for (var i = 0; i < bytes.Length; i++) bytes[i] = (byte)(value + i + (i >> 8));
+                        Assert.Equal(DiskStatus.Ok, rig.Write(sector, bytes, at));
+                        bytes.CopyTo(range);
+                        break;
+                    case 2:
+                        Assert.Equal(DiskStatus.Ok, rig.Read(sector, bytes, at));
+                        Assert.True(range.SequenceEqual(bytes));
+                        break;
+                    case 3:
+                        Assert.Equal(DiskStatus.Ok, rig.Range(DiskOperation.WriteZeroes, sector, (ulong)count, value % 2 == 0));
+                        range.Clear();
+                        break;
+                    case 4:
+                        Assert.Equal(DiskStatus.Ok, rig.Range(DiskOperation.Discard, sector, (ulong)count));
+                        Assert.Equal(DiskStatus.Ok, rig.Read(sector, bytes));
+                        bytes.CopyTo(range); // zeroes or the old content: the host's choice
+                        break;
+                    default: Assert.Equal(DiskStatus.Ok, rig.Range(DiskOperation.Flush, 0, 0)); break;
+                }
+            }
+            Assert.Equal(model, File.ReadAllBytes(rig.Path));
+        }, iter: 60, threads: 1);
+        Assert.Equal(0, rig.Disk.Failures);
+    }
+
+    [Fact]
+    public void A_request_of_more_pieces_than_one_system_call_takes_is_whole()
+    {
+        using var rig = new DiskRig(new DiskOptions(), 1 << 20);
+        var bytes = new byte[1 << 20];
+        Random(bytes);
+        int[] cuts = [.. Enumerable.Range(1, 2047).Select(i => i * 512)];
+        Assert.Equal(DiskStatus.Ok, rig.Write(0, bytes, cuts));
+        Assert.Equal(bytes, File.ReadAllBytes(rig.Path));
+        var back = new byte[bytes.Length];
+        Assert.Equal(DiskStatus.Ok, rig.Read(0, back, cuts));
+        Assert.Equal(bytes, back);
+    }
+
+    [Fact]
+    public void Bytes_after_the_last_whole_sector_are_left_out()
+    {
+        using var rig = new DiskRig(new DiskOptions(), (3 * 512) + 511);
+        Assert.Equal(3UL, rig.Disk.Sectors);
+    }
+
+    [Theory]
+    [InlineData(IoEngine.Sync)]
+    [InlineData(IoEngine.Async)]
+    public void A_file_that_has_shrunk_is_an_io_error_and_the_disk_lives_on(IoEngine engine)
+    {
+        using var rig = new DiskRig(new DiskOptions { Engine = engine }, 8 * 512);
+        using (var file = File.OpenWrite(rig.Path)) file.SetLength(2 * 512);
+        Assert.Equal(DiskStatus.IoError, rig.Read(1, new byte[1024], 100, 600));
+        Assert.Equal((1, true), (rig.Disk.Failures, rig.Disk.LastError!.Contains("sector 1", StringComparison.Ordinal)));
+        Assert.Equal(DiskStatus.Ok, rig.Read(0, new byte[1024]));
+    }
+
+    [Fact]
+    public void A_new_size_is_seen_and_announced()
+    {
+        using var rig = new DiskRig(new DiskOptions(), 8 * 512);
+        var woken = 0;
+        rig.Disk.Wake = () => woken++;
+        rig.Disk.Resize();
+        Assert.Equal(0, woken);
+        using (var file = File.OpenWrite(rig.Path)) file.SetLength(16 * 512);
+        rig.Disk.Resize();
+        Assert.Equal((1, 16UL), (woken, rig.Disk.Sectors));
+    }
+
+    [Fact]
+    public void Another_file_takes_the_place_of_the_first()
+    {
+        using var rig = new DiskRig(new DiskOptions(), 8 * 512);
+        var other = DiskRig.NewFile(4 * 512);
+        try
+        {
+            rig.Disk.ChangeTo(rig.Path); // the same file: nothing but a look at its size
+            rig.Disk.ChangeTo(other);
+            Assert.Equal((4UL, other), (rig.Disk.Sectors, rig.Disk.Path));
+            var bytes = new byte[512];
+            Random(bytes);
+            Assert.Equal(DiskStatus.Ok, rig.Write(3, bytes));
+            Assert.Equal(bytes, File.ReadAllBytes(other)[1536..]);
+            using var free = FileDisk.Open(rig.Path, new DiskOptions()); // the lock on the first is gone
+            Assert.Throws<DiskException>(() => rig.Disk.ChangeTo(rig.Path));
+            Assert.Equal(other, rig.Disk.Path);
+        }
+        finally
+        {
+            File.Delete(other);
+        }
+    }
+
+    [Fact]
+    public void One_image_has_one_writer_or_many_readers()
+    {
+        using var rig = new DiskRig(new DiskOptions(), 4096);
+        foreach (var readOnly in (ReadOnlySpan<bool>)[false, true])
+        {
+            var refused = Assert.Throws<DiskException>(() => FileDisk.Open(rig.Path, new DiskOptions { ReadOnly = readOnly }));
+            Assert.StartsWith($"{rig.Path}: another VM", refused.Message, StringComparison.Ordinal);
+        }
+        rig.Disk.Dispose();
+        using var first = FileDisk.Open(rig.Path, new DiskOptions { ReadOnly = true });
+        using var second = FileDisk.Open(rig.Path, new DiskOptions { ReadOnly = true });
+        Assert.Throws<DiskException>(() => FileDisk.Open(rig.Path, new DiskOptions()));
+    }
+
+    [Fact]
+    public void What_is_no_image_is_refused_by_name()
+    {
+        Assert.Contains("No such file", Assert.Throws<DiskException>(() => FileDisk.Open("/nowhere.img", new())).Message,
+            StringComparison.Ordinal);
+        Assert.Contains("allowed is a raw image", Assert.Throws<DiskException>(() => FileDisk.Open("/dev/null", new())).Message,
+            StringComparison.Ordinal);
+        Assert.Contains("/etc", Assert.Throws<DiskException>(() => FileDisk.Open("/etc", new() { ReadOnly = true })).Message,
+            StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void After_abandon_nothing_comes_back_and_the_disk_goes_on()
+    {
+        using var rig = new DiskRig(new DiskOptions { Engine = IoEngine.Async, Threads = 2 }, 1 << 20);
+        var requests = Enumerable.Range(0, 64).Select(slot => new DiskRequest(slot)).ToArray();
+        for (var round = 0; round < 50; round++)
+        {
+            foreach (var request in requests)
+            {
+                request.Set(DiskOperation.Read, (ulong)request.Slot);
+                request.Add(rig.At((ulong)request.Slot * 4096, 4096));
+                Assert.False(rig.Disk.Start(request));
+            }
+            rig.Disk.Abandon();
+            Assert.False(rig.Disk.TryTakeCompleted(out _));
+            // Nothing is under way: the memory stays as it is from now on.
+            rig.At(0, 64 * 4096).Bytes.Fill(0x55);
+            Assert.Equal(DiskStatus.Ok, rig.Read(2000, new byte[512]));
+            Assert.Equal(-1, rig.At(4096, 63 * 4096).Bytes.IndexOfAnyExcept((byte)0x55));
+        }
+    }
+
+    [Fact]
+    public void Many_requests_in_flight_all_come_back_once_whatever_the_order()
+    {
+        using var rig = new DiskRig(new DiskOptions { Engine = IoEngine.Async, Threads = 4 }, 64 * 4096);
+        using var woken = new SemaphoreSlim(0);
+        rig.Disk.Wake = () => woken.Release();
+        var requests = Enumerable.Range(0, 64).Select(slot => new DiskRequest(slot)).ToArray();
+        var seen = new int[64];
+        var underWay = 0;
+        for (var issued = 0; issued < 6400;)
+        {
+            while (underWay < 64 && issued < 6400)
+            {
+                var request = Array.Find(requests, r => seen[r.Slot] == 0)!;
+                request.Set(DiskOperation.Write, (ulong)request.Slot * 8);
+                var memory = rig.At((ulong)request.Slot * 4096, 4096);
+                memory.Bytes.Fill((byte)issued);
+                request.Add(memory);
+                seen[request.Slot] = 1;
+                (issued, underWay) = (issued + 1, underWay + 1);
+                Assert.False(rig.Disk.Start(request));
+            }
+            Assert.True(woken.Wait(TimeSpan.FromSeconds(30)));
+            while (rig.Disk.TryTakeCompleted(out var done))
+            {
+                Assert.Equal((1, DiskStatus.Ok), (seen[done.Slot], done.Status));
+                seen[done.Slot] = 0;
+                underWay--;
+            }
+        }
+        while (underWay > 0)
+        {
+            if (rig.Disk.TryTakeCompleted(out _)) underWay--;
+            else Assert.True(woken.Wait(TimeSpan.FromSeconds(30)));
+        }
+        var file = File.ReadAllBytes(rig.Path);
+        for (var slot = 0; slot < 64; slot++) Assert.True(rig.At((ulong)slot * 4096, 4096).Bytes.SequenceEqual(file.AsSpan(slot * 4096, 4096)));
+    }
+
+    private static void Random(Span<byte> bytes) => new Random(5).NextBytes(bytes);
+}

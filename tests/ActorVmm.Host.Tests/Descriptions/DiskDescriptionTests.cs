@@ -1,0 +1,85 @@
+using ActorVmm.Actors;
+using ActorVmm.Backends.Disks;
+using ActorVmm.Devices.Virtio;
+
+namespace ActorVmm.Host.Tests.Descriptions;
+
+public sealed class DiskDescriptionTests : IDisposable
+{
+    private const string Boot = """ "boot-source": { "kernel_image_path": "vmlinuz" } """;
+    private readonly TemporaryDirectory _here = new();
+
+    public DiskDescriptionTests()
+    {
+        foreach (var name in (string[])["a.img", "b.img", "c.img"]) _here.Write(name, "");
+    }
+
+    public void Dispose() => _here.Dispose();
+
+    [Fact]
+    public void Every_key_of_a_drive_is_read_and_the_root_comes_first()
+    {
+        var disks = _here.Json($$"""
+            { {{Boot}}, "drives": [
+              { "drive_id": "data", "is_root_device": false, "path_on_host": "a.img" },
+              { "drive_id": "root", "is_root_device": true, "path_on_host": "b.img", "partuuid": "0eaa91a0-01", "is_read_only": true,
+                "cache_type": "Writeback", "io_engine": "Async",
+                "rate_limiter": { "bandwidth": { "size": 100, "refill_time": 10, "one_time_burst": 7 }, "ops": null } } ] }
+            """).ToSpec().Disks;
+        Assert.Equal(
+            [
+                new DiskSpec
+                {
+                    Id = "root", Path = At("b.img"), IsRoot = true, PartUuid = "0eaa91a0-01", ReadOnly = true, Writeback = true,
+                    Engine = IoEngine.Async, Limits = new(new TokenBucketSpec(100, 7, 10), default),
+                },
+                new DiskSpec { Id = "data", Path = At("a.img") },
+            ], disks);
+    }
+
+    [Fact]
+    public void Of_two_drives_with_one_id_the_later_counts() =>
+        Assert.Equal(At("b.img"), Assert.Single(_here.Json($$"""
+            { {{Boot}}, "drives": [ { "drive_id": "d", "is_root_device": true, "path_on_host": "a.img" },
+                                    { "drive_id": "d", "is_root_device": true, "path_on_host": "b.img" } ] }
+            """).ToSpec().Disks).Path);
+
+    [Fact]
+    public void A_drive_whose_file_is_missing_is_named() =>
+        Assert.Contains("cannot be opened: no such file", _here.JsonErrors(
+            $$"""{ {{Boot}}, "drives": [{ "drive_id": "d", "is_root_device": true, "path_on_host": "none.img" }] }"""), StringComparison.Ordinal);
+
+    [Fact]
+    public void Every_key_of_a_block_device_is_read()
+    {
+        var disks = _here.Hocon("""
+            kernel.path = vmlinuz
+            block = [
+              { path = a.img }
+              { path = b.img, id = second, root = true, partuuid = x-1, read-only = true, cache = unsafe, engine = async, direct = true,
+                queues = 4, queue-size = 1024, rate-limiter { ops { size = 5, refill-ms = 1, burst = 2 } } }
+            ]
+            """).ToSpec().Disks;
+        Assert.Equal(new DiskSpec { Id = "disk0", Path = At("a.img"), Writeback = true }, disks[0]);
+        Assert.Equal(new DiskSpec
+        {
+            Id = "second", Path = At("b.img"), IsRoot = true, PartUuid = "x-1", ReadOnly = true, Engine = IoEngine.Async, Direct = true,
+            Queues = 4, QueueSize = 1024, Limits = new(default, new TokenBucketSpec(5, 2, 1)),
+        }, disks[1]);
+    }
+
+    [Theory]
+    [InlineData("{}", "block[0].path: missing")]
+    [InlineData("{ path = a.img, id = \"a b\" }", "allowed are 1 to 64 letters")]
+    [InlineData("{ path = a.img, id = x }, { path = b.img, id = x }", "is the name of another disk already")]
+    [InlineData("{ path = a.img, root = true }, { path = b.img, root = true }", "another disk is the root already")]
+    [InlineData("{ path = a.img, queue-size = 100 }", "allowed is a power of 2")]
+    [InlineData("{ path = a.img, queues = 17 }", "block[0].queues = 17")]
+    [InlineData("{ path = a.img, cache = none }", "one of writeback, unsafe")]
+    [InlineData("{ path = a.img, partuuid = \"a b\" }", "allowed is a partition's UUID")]
+    [InlineData("{ path = a.img, size = 5 }", "block[0].size")]
+    public void The_rules_of_block_devices_are_checked(string disks, string expected) =>
+        Assert.Contains(expected, _here.HoconErrors($"kernel.path = vmlinuz\nblock = [{disks}]"), StringComparison.Ordinal);
+
+    private string At(string name) => Path.Combine(_here.Path, name);
+}
