@@ -39,6 +39,19 @@ public interface IVmHandle
     /// <summary>Ends all faults: nothing fires any more.</summary>
     void HealFaults() => throw new NotSupportedException("this VM takes no faults at run time");
 
+    /// <summary>
+    /// Pauses, saves, resets, restores and resumes the VM in place, and gives the time that the guest stood still. A VM that was paused
+    /// stays so.
+    /// </summary>
+    /// <exception cref="InvalidOperationException">The VM has ended, or a unit refused; the message says which.</exception>
+    Task<TimeSpan> PulseAsync() => Task.FromException<TimeSpan>(new NotSupportedException("this VM has no pulse"));
+
+    /// <summary>Presses a key that asks the guest to end in order. What it makes of it is its own affair; nothing is answered.</summary>
+    void Press(PowerKey key) { }
+
+    /// <summary>The counters as they are now, also after the end. Any thread.</summary>
+    VmReadings Readings => VmReadings.None;
+
     /// <summary>What every unit of the VM says about itself, as a tree; one that does not answer in time is shown as unresolved.</summary>
     Task<InspectNode> InspectAsync();
 }
@@ -143,6 +156,20 @@ internal sealed class VmHandle(VmRun run, IActorRef vm) : IVmHandle
     }
 
     public void HealFaults() => vm.Tell(VmProtocol.Heal.Instance);
+
+
+    public void Press(PowerKey key) => vm.Tell(new VmProtocol.Press(key));
+
+    public VmReadings Readings => run.Gauges?.Read() ?? VmReadings.None;
+
+    public async Task<TimeSpan> PulseAsync()
+    {
+        var done = new TaskCompletionSource<TimeSpan>(TaskCreationOptions.RunContinuationsAsynchronously);
+        vm.Tell(new VmProtocol.Pulse(done));
+        if (await Task.WhenAny(done.Task, Completion).ConfigureAwait(false) == Completion)
+            done.TrySetException(new InvalidOperationException($"{Spec.Name} has ended: {(await Completion.ConfigureAwait(false)).Text}"));
+        return await done.Task.ConfigureAwait(false);
+    }
 
     public async Task<InspectNode> InspectAsync()
     {

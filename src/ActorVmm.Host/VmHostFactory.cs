@@ -19,6 +19,13 @@ public interface IVmHostFactory
     IVmHost Create(Config settings, Serilog.ILogger log, bool verbose);
 }
 
+/// <summary>A VM host with an actor system in which others may live too.</summary>
+public interface IActorSystemOwner
+{
+    /// <summary>Ends with the host.</summary>
+    ActorSystem System { get; }
+}
+
 /// <summary>
 /// An Akka system with the operator's settings, its log bridged to Serilog by Akka.Hosting. The generic host is left out: a program that
 /// lives as long as one VM needs none of it and starts faster.
@@ -65,8 +72,10 @@ public sealed class AkkaVmHostFactory(Func<ActorSystem, Config, IVmHost> create)
     };
 
     // The system ends after the host that lives on it.
-    private sealed class OwnedVmHost(IVmHost inner, ServiceProvider services) : IVmHost
+    private sealed class OwnedVmHost(IVmHost inner, ServiceProvider services) : IVmHost, IActorSystemOwner
     {
+        public ActorSystem System { get; } = services.GetRequiredService<ActorSystem>();
+
         public Task<IVmHandle> StartAsync(
             VmSpec spec, Hypervisor.IHypervisor hypervisor, VmConsole console, IExitHandler? exitHandler = null) =>
             inner.StartAsync(spec, hypervisor, console, exitHandler);
@@ -74,7 +83,7 @@ public sealed class AkkaVmHostFactory(Func<ActorSystem, Config, IVmHost> create)
         public async ValueTask DisposeAsync()
         {
             await inner.DisposeAsync();
-            await services.GetRequiredService<ActorSystem>().Terminate();
+            await System.Terminate();
             await services.DisposeAsync();
         }
     }

@@ -24,6 +24,9 @@ public sealed class GuestMemory : IDisposable
     /// <summary>Bytes of RAM in all regions.</summary>
     public ulong Size => _regions.Aggregate(0UL, (sum, region) => sum + region.Size);
 
+    /// <summary>Bytes of RAM that the host has given pages for.</summary>
+    public ulong ResidentBytes => _regions.Aggregate(0UL, static (sum, region) => sum + region.ResidentBytes());
+
     /// <summary>Told of device writes; null where nobody caches guest code (KVM).</summary>
     public IGuestWriteObserver? WriteObserver { get; set; }
 

@@ -8,6 +8,8 @@ public sealed unsafe partial class GuestRegion : IDisposable
     private const int ProtReadWrite = 3;
     private const int MapPrivateAnonymousNoReserve = 0x02 | 0x20 | 0x4000;
 
+    private const ulong PageSize = 4096;
+
     private byte* _host;
 
     private GuestRegion(GuestAddress start, ulong size, byte* host)
@@ -63,6 +65,29 @@ public sealed unsafe partial class GuestRegion : IDisposable
             throw new InvalidOperationException($"cannot clear guest memory: {Marshal.GetLastPInvokeErrorMessage()}");
     }
 
+    /// <summary>Bytes that the host has given pages for (mincore(2)); 0 where it does not say.</summary>
+    public ulong ResidentBytes()
+    {
+        if (_host == null) return 0;
+        const int Chunk = 16384;
+        var pages = (int)Math.Min(Chunk, Size / PageSize);
+        Span<byte> present = stackalloc byte[pages];
+        ulong resident = 0;
+        for (ulong at = 0; at < Size; at += (ulong)pages * PageSize)
+        {
+            var length = Math.Min(Size - at, (ulong)pages * PageSize);
+            fixed (byte* flags = present)
+            {
+                // SAFETY: the range lies in this mapping, and there is one byte per page of it.
+                if (MInCore(_host + at, (nuint)length, flags) != 0) return resident;
+            }
+
+            foreach (var flag in present[..(int)(length / PageSize)]) resident += (ulong)(flag & 1) * PageSize;
+        }
+
+        return resident;
+    }
+
     public void Dispose()
     {
         if (_host == null) return;
@@ -73,6 +98,9 @@ public sealed unsafe partial class GuestRegion : IDisposable
 
     [LibraryImport("libc", EntryPoint = "mmap", SetLastError = true)]
     private static partial void* MMap(void* address, nuint length, int protection, int flags, int fd, long offset);
+
+    [LibraryImport("libc", EntryPoint = "mincore", SetLastError = true)]
+    private static partial int MInCore(void* address, nuint length, byte* present);
 
     [LibraryImport("libc", EntryPoint = "munmap", SetLastError = true)]
     private static partial int MUnmap(void* address, nuint length);

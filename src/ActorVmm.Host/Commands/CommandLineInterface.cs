@@ -12,8 +12,13 @@ internal sealed class CommandLineInterface
     private readonly ConsoleDescriptors _descriptors;
     private readonly Option<bool> _verbose = new("--verbose") { Description = "Debug log on stderr.", Recursive = true };
 
-    public CommandLineInterface(HostServices services, ConsoleDescriptors descriptors) =>
-        (_services, _descriptors) = (services, descriptors);
+    private readonly TextWriter _output;
+
+    /// <param name="services">What the commands are built on.</param>
+    /// <param name="descriptors">The process's own, or what stands for them.</param>
+    /// <param name="output">Where answers are printed; null for standard output.</param>
+    public CommandLineInterface(HostServices services, ConsoleDescriptors descriptors, TextWriter? output = null) =>
+        (_services, _descriptors, _output) = (services, descriptors, output ?? Console.Out);
 
     public async Task<int> InvokeAsync(IReadOnlyList<string> arguments)
     {
@@ -21,6 +26,9 @@ internal sealed class CommandLineInterface
         {
             _verbose, Demo(), Run(), Check(), Doctor(),
         };
+        foreach (var command in new HostCommands(_services, _descriptors, _output, _verbose).All()) root.Add(command);
+        root.Add(Completion.Command(root));
+        Examples.Install(root);
         // '@' begins no file of arguments here: it may begin a value.
         var parsed = root.Parse(arguments, new ParserConfiguration { ResponseFileTokenReplacer = null });
         if (parsed.Errors.Count > 0)
@@ -33,7 +41,7 @@ internal sealed class CommandLineInterface
         }
         return await parsed.InvokeAsync(new InvocationConfiguration
         {
-            Error = _descriptors.Errors, EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null,
+            Output = _output, Error = _descriptors.Errors, EnableDefaultExceptionHandler = false, ProcessTerminationTimeout = null,
         });
     }
 
@@ -65,10 +73,10 @@ internal sealed class CommandLineInterface
             if (result.GetValueOrDefault<string?>() is { } line && DescriptionChecks.CommandLineFault(line) is { } fault)
                 result.AddError($"--cmdline: {fault}");
         });
-        var command = new Command("demo", "Boots Debian's kernel to a shell; fetches what is missing into the user's cache on first use.")
+        var command = Examples.Of(new Command("demo", "Boots Debian's kernel to a shell; fetches what is missing into the user's cache on first use.")
         {
             vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, disk, refresh,
-        };
+        }, "actorvmm demo", "actorvmm demo --vcpus 2 --memory 512");
         command.SetAction((parsed, _) => new DemoCommand(_services, _descriptors).RunAsync(new DemoOptions(
             parsed.GetValue(hypervisor)!, ClockOf(parsed.GetValue(clock)) ?? ClockMode.Host, parsed.GetValue(vcpus),
             parsed.GetValue(memory), parsed.GetValue(kernel), parsed.GetValue(initrd), parsed.GetValue(cmdline),
@@ -94,10 +102,10 @@ internal sealed class CommandLineInterface
         var vcpu = TextOption("--vcpu", "num=N");
         var block = TextOption("--block", "path=FILE");
         var net = TextOption("--net", "tap=NAME");
-        var command = new Command("run", "Runs what a description file says, or what the flags say.")
+        var command = Examples.Of(new Command("run", "Runs what a description file says, or what the flags say.")
         {
             file, set, clock, hypervisor, kernel, memory, vcpu, block, net,
-        };
+        }, "actorvmm run config/minimal.conf --set vcpus.count=2", "actorvmm run config/firecracker.json");
         command.SetAction((parsed, _) =>
         {
             var flags = new RunFlags
@@ -116,7 +124,8 @@ internal sealed class CommandLineInterface
         var file = new Argument<string>("FILE") { Description = "A description: HOCON, or a Firecracker configuration (*.json)." };
         RefuseOptions(file);
         var set = SetOption();
-        var command = new Command("check", "Validates a description without starting anything.") { file, set };
+        var command = Examples.Of(new Command("check", "Validates a description without starting anything.") { file, set },
+            "actorvmm check config/full.conf");
         command.SetAction((parsed, _) => Task.FromResult(CheckFile(parsed.GetValue(file)!, parsed.GetValue(set) ?? [])));
         return command;
     }
@@ -124,7 +133,8 @@ internal sealed class CommandLineInterface
     private Command Doctor()
     {
         var json = new Option<bool>("--json") { Description = "For machines." };
-        var command = new Command("doctor", "Says what works on this host, and what to do about what does not.") { json };
+        var command = Examples.Of(new Command("doctor", "Says what works on this host, and what to do about what does not.") { json },
+            "actorvmm doctor");
         command.SetAction((parsed, _) => Task.FromResult(new DoctorCommand(_services, Console.Out).Run(parsed.GetValue(json))));
         return command;
     }

@@ -54,6 +54,9 @@ internal static partial class DescriptionChecks
         }
     }
 
+    /// <summary>An absolute path; <c>~/</c> at the start is the user's home.</summary>
+    public static string FullPath(string path, string baseDirectory) => System.IO.Path.GetFullPath(FromHome(path), baseDirectory);
+
     private static string FromHome(string path)
     {
         if (!path.StartsWith("~/", StringComparison.Ordinal)) return path;

@@ -186,8 +186,11 @@ public sealed class GuestCacheTests : IDisposable
         foreach (var example in Directory.EnumerateFiles(Path.Combine(Repository.Root, "config")))
         {
             var text = (await File.ReadAllTextAsync(example)).Replace("~/.cache/actorvmm", cache, StringComparison.Ordinal);
-            var vm = DescriptionReader.ReadFile(_here.Write(Path.GetFileName(example), text), []);
-            Assert.Equal((image.KernelPath, named), (vm.Kernel.Path, vm.Kernel.InitrdPath));
+            if (example.EndsWith(".service", StringComparison.Ordinal)) continue;
+            var file = _here.Write(Path.GetFileName(example), text);
+            var vms = example.EndsWith("fleet.conf", StringComparison.Ordinal)
+                ? ActorVmm.Host.Fleet.FleetReader.ReadFile(file).Vms.Select(vm => vm.Vm) : [DescriptionReader.ReadFile(file, [])];
+            Assert.All(vms, vm => Assert.Equal((image.KernelPath, named), (vm.Kernel.Path, vm.Kernel.InitrdPath)));
         }
     }
 

@@ -37,6 +37,7 @@ public sealed class ScriptedMachine : IMachine, IMachineClock
     private readonly Action _disposed;
     private readonly List<(int Gsi, bool Level)> _lines = [];
     private readonly MachineOptions _options;
+    private (MachineState? State, ScriptedVcpu.Place[] Places) _saved;
     private ulong _now;
     private ulong _alarm = ulong.MaxValue;
 
@@ -112,9 +113,20 @@ public sealed class ScriptedMachine : IMachine, IMachineClock
     public void PauseClock() => ClockPauses++;
     public void ResumeClock() => ClockPauses--;
 
-    public MachineState Save() => new("scripted", Nanoseconds, new Dictionary<string, byte[]>(StringComparer.Ordinal), [.. _vcpus.Select(vcpu => vcpu.GetState())]);
+    public MachineState Save()
+    {
+        var state = new MachineState("scripted", Nanoseconds, new Dictionary<string, byte[]>(StringComparer.Ordinal),
+            [.. _vcpus.Select(vcpu => vcpu.GetState())]);
+        _saved = (state, [.. _vcpus.Select(vcpu => vcpu.TakePlace())]);
+        return state;
+    }
 
-    public void Restore(MachineState state) => throw new HypervisorException("a script cannot be restored");
+    /// <summary>Only the state saved last: a script cannot be taken back to an earlier place.</summary>
+    public void Restore(MachineState state)
+    {
+        if (!ReferenceEquals(_saved.State, state)) throw new HypervisorException("a script goes on only where it was saved last");
+        for (var id = 0; id < _vcpus.Length; id++) _vcpus[id].GoTo(_saved.Places[id]);
+    }
 
     public void Reset()
     {

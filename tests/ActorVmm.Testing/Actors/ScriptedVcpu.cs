@@ -121,6 +121,17 @@ public sealed class ScriptedVcpu : IVcpu
         Volatile.Write(ref _retired, 0);
     }
 
+    internal Place TakePlace() => new(_guest, _stay, _interrupted, _retired);
+
+    internal void GoTo(Place place)
+    {
+        (_guest, _stay, _interrupted) = (place.Guest, place.Stay, place.Interrupted);
+        Volatile.Write(ref _retired, place.Retired);
+    }
+
+    /// <summary>Where in its script a vCPU is.</summary>
+    internal sealed record Place(IEnumerator<VcpuExitKind>? Guest, VcpuExitKind Stay, bool Interrupted, ulong Retired);
+
     /// <summary>An interrupt line rose. The machine's lock is held.</summary>
     internal void Interrupt() => _interrupted = true;
 

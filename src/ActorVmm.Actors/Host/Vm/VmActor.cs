@@ -18,13 +18,14 @@ namespace ActorVmm.Actors.Host.Vm;
 /// <c>/user/host/{vm}</c>: Building -> Starting -> Running &lt;-> Paused -> Stopping, with Quiescing and Restarting in between. It owns the
 /// machine: whatever way it ends, <see cref="PostStop"/> runs after all its children have, and takes the machine down.
 /// </summary>
-internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
+internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 {
     private readonly VmRun _run;
     private readonly ActorSettings _settings;
     private readonly ILoggingAdapter _log = Context.GetLogger();
     private readonly RunFlag _flag = new();
     private readonly HashSet<int> _awaited = [];
+    private string _restartReason = "";
     private readonly EventPoller _poller = new(EventsActor.StartThread);
     private VmParts? _parts;
     private AlarmClock? _alarms;
@@ -71,6 +72,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     {
         _run.Outcome = new VmOutcome(StopReason.Requested, "the host stopped", Retired());
         _faultHooks?.Dispose();
+        _run.Gauges?.Close();
         _poller.Dispose();
         _parts?.Dispose();
         FailWaiters();
@@ -136,6 +138,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         {
             case VmProtocol.Pause pause: Quiesce("pausing", () => BecomePaused(pause.Done)); break;
             case VmProtocol.Resume resume: resume.Done.TrySetResult(); break;
+            case VmProtocol.Pulse pulse: OnPulse(pulse); break;
+            case VmProtocol.Press press: _devices.Tell(new DevicesProtocol.Press(press.Key)); break;
             case VcpuProtocol.Halted halted: OnHalted(halted.Vcpu); break;
             default: Serving(message); break;
         }
@@ -147,6 +151,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         {
             case VmProtocol.Pause pause: pause.Done.TrySetResult(); break;
             case VmProtocol.Resume resume: OnResume(resume.Done); break;
+            case VmProtocol.Pulse pulse: OnPulse(pulse); break;
             case VcpuProtocol.Halted: Stash.Stash(); break; // looked at when the guest goes on
             default: Serving(message); break;
         }
@@ -189,6 +194,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
             case VmProtocol.Pause pause: pause.Done.TrySetException(Ended()); break;
             case VmProtocol.Inject inject: inject.Done.TrySetException(Ended()); break;
             case VmProtocol.Resume resume: resume.Done.TrySetException(Ended()); break;
+            case VmProtocol.Pulse pulse: pulse.Done.TrySetException(Ended()); break;
             case UnitProtocol.Inspect: OnInspect(); break;
             default: break; // it is over
         }
@@ -253,7 +259,9 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
         }
 
         _deviceCount = units.Count;
-        _bus = Context.ActorOf(new BusGroup(new BusPorts(_run.ExitHandler, _log), Akka.Dispatch.Dispatchers.DefaultDispatcherId).Props(),
+        var ports = new BusPorts(_run.ExitHandler, _log);
+        _run.Gauges = new VmGauges(parts, made.Slots, ports);
+        _bus = Context.ActorOf(new BusGroup(ports, Akka.Dispatch.Dispatchers.DefaultDispatcherId).Props(),
             BusGroup.ActorName);
         _faults = Context.ActorOf(
             FaultsActor.Props(_faultHooks, _alarms, target)
@@ -283,7 +291,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 
     private void OnBusReady()
     {
-        var links = new VcpuLinks(Self, _bus, _alarms!, _flag, _settings.ReplyDeadline);
+        var links = new VcpuLinks(Self, _bus, _alarms!, _flag, _settings.ReplyDeadline, _run.Gauges);
         _vcpus = Context.ActorOf(VcpusSupervisor.Props(_parts!.Machine.Vcpus, links, _settings.InspectDeadline), "vcpus");
         _events = Context.ActorOf(EventsActor.Props(_run.Console.Input, _serial, _poller), "events");
         Await(_parts.Machine.Vcpus.Count + 1, then: OnAllStarted);
@@ -409,7 +417,11 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     {
         _flag.Ending = true;
         if (reason == StopReason.Failed || Verdict(reason) == StopVerdict.Stop) BeginStop(reason, detail);
-        else Quiesce("restarting", BeginRestart);
+        else
+        {
+            _restartReason = new VmOutcome(reason, detail, 0).Text;
+            Quiesce("restarting", BeginRestart);
+        }
     }
 
     private StopVerdict Verdict(StopReason reason)
@@ -457,6 +469,7 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     {
         StopDeadline();
         _log.Info("{0} starts again", _run.Spec.Name);
+        Context.System.EventStream.Publish(new VmEvents.GuestRestarted(_run.Spec.Name, _restartReason));
         _flag.Ending = false;
         _faults.Tell(UnitProtocol.Reset.Instance, ActorRefs.NoSender);
         BecomeRunning();
@@ -589,7 +602,10 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
             if (stashed.Message is VmProtocol.Pause pause) pause.Done.TrySetException(Ended());
             if (stashed.Message is VmProtocol.Inject inject) inject.Done.TrySetException(Ended());
             if (stashed.Message is VmProtocol.Resume resume) resume.Done.TrySetException(Ended());
+            if (stashed.Message is VmProtocol.Pulse pulse) pulse.Done.TrySetException(Ended());
         }
+
+        _pulse?.Done.TrySetException(Ended());
     }
 
     // ---- The rest.
@@ -597,6 +613,8 @@ internal sealed class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
     private void EnterState(string state, Receive behaviour, bool unstash = true)
     {
         _log.Debug("{0}: {1} -> {2}", _run.Spec.Name, _state, state);
+        if (!string.Equals(_state, state, StringComparison.Ordinal))
+            Context.System.EventStream.Publish(new VmEvents.StateChanged(_run.Spec.Name, state, _attention ?? ""));
         _state = state;
         Become(behaviour);
         if (unstash) Stash.UnstashAll();

@@ -25,6 +25,14 @@ internal static class VmProtocol
     /// <summary>Command: all faults end.</summary>
     public sealed record Heal { public static readonly Heal Instance = new(); }
 
+    /// <summary>
+    /// Command: pause, save, reset, restore, resume in place; <paramref name="Done"/> completes with the time that the guest stood still.
+    /// </summary>
+    public sealed record Pulse(TaskCompletionSource<TimeSpan> Done);
+
+    /// <summary>Command: press a key of the machine; what the guest makes of it is the guest's affair.</summary>
+    public sealed record Press(PowerKey Key);
+
     /// <summary>Event: a device passes on what the guest wants for its machine.</summary>
     public sealed record PowerSignalled(PowerEvent Signal);
 }

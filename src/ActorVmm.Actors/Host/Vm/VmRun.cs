@@ -26,6 +26,13 @@ internal sealed class VmRun(
     public IGuestLoader Loader { get; } = loader;
     public IReadOnlyList<DeviceFactory> Devices { get; } = devices;
 
+    /// <summary>The counters, once the machine is built. Any thread.</summary>
+    public VmGauges? Gauges
+    {
+        get => Volatile.Read(ref field);
+        set => Volatile.Write(ref field, value);
+    }
+
     /// <summary>Completes when the guest runs; faults with the cause where it cannot be built.</summary>
     public TaskCompletionSource<IVmHandle> Started { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
 

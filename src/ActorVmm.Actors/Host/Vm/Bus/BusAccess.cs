@@ -87,6 +87,9 @@ public sealed class BusAccess : ISyncExit
         Volatile.Write(ref _state, Pending);
     }
 
+    /// <summary>The device that it was last routed to; null where none was.</summary>
+    internal string? Device => _entry?.Device.Name;
+
     /// <summary>The bus has found who answers.</summary>
     internal void RouteTo(AddressTable.Entry entry)
     {

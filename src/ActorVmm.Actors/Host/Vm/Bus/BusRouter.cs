@@ -17,6 +17,7 @@ public sealed class BusRouter : Router
     {
         _ports = ports;
         _table = table;
+        ports.Table = table;
     }
 
     internal static BusRouter Create(BusPorts ports) => new(ports, AddressTable.Empty, []);
@@ -115,6 +116,13 @@ internal sealed class BusPorts(IExitHandler? handler, ILoggingAdapter log)
 
     public IExitHandler? Handler { get; } = handler;
     public ILoggingAdapter Log { get; } = log;
+
+    /// <summary>The table in use, for whoever reads its counters. Any thread.</summary>
+    public AddressTable Table
+    {
+        get => Volatile.Read(ref field);
+        set => Volatile.Write(ref field, value);
+    } = AddressTable.Empty;
     public long OpenBus => Volatile.Read(ref _openBus);
 
     public void CountOpenBus() => Interlocked.Increment(ref _openBus);

@@ -68,6 +68,16 @@ public sealed class AlarmClock(IMachineClock clock)
         }
     }
 
+    /// <summary>The machine was rebuilt, and may have forgotten its alarm: it is set again, deadlines as they are.</summary>
+    public void Rearm()
+    {
+        lock (_lock)
+        {
+            _armed = 0;
+            Arm();
+        }
+    }
+
     private bool TryTakeDue(int index, ulong now, out Entry? due)
     {
         due = null;

@@ -35,6 +35,11 @@ public sealed record DeviceParts(IMachine Machine, AlarmClock Alarms, IEffectTar
     /// <summary>The VM's faults; null where none can be injected.</summary>
     public VmFaults? Faults { get; init; }
 
+    private readonly List<DeviceSlot> _slots = [];
+
+    /// <summary>The slots given out so far: their counters are read from outside while the VM runs.</summary>
+    public IReadOnlyList<DeviceSlot> Slots => _slots;
+
     /// <summary>Watches descriptors (doorbells, taps) for devices.</summary>
     public required EventPoller Poller { get; init; }
 
@@ -49,6 +54,7 @@ public sealed record DeviceParts(IMachine Machine, AlarmClock Alarms, IEffectTar
     {
         var slot = new DeviceSlot(name, new EffectBuffer(Target), Alarms);
         if (FaultHooks.Compiled) Faults?.Attach(slot);
+        _slots.Add(slot);
         return slot;
     }
 }

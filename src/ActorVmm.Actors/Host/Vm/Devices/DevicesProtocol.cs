@@ -29,6 +29,14 @@ public static class DevicesProtocol
     /// <summary>Command: devices that wait for an operator get a fresh budget and resume from their checkpoints.</summary>
     public sealed record Retry { public static readonly Retry Instance = new(); }
 
+    /// <summary>
+    /// Command: <see cref="UnitProtocol.Restore"/> for the device of that name; a name that no device has is refused.
+    /// </summary>
+    public sealed record RestoreDevice(string Device, object? State);
+
+    /// <summary>Command: somebody presses a key that asks the guest to end in order.</summary>
+    public sealed record Press(PowerKey Key);
+
     /// <summary>Command: take a device off the bus for good.</summary>
     public sealed record Unplug(string Device);
 }

@@ -72,12 +72,22 @@ public sealed class DevicesSupervisor : UntypedActor
             case UnitProtocol.Reset or UnitProtocol.Save or UnitProtocol.Stop:
                 foreach (var device in _devices.Values) device.Actor.Forward(message); // each answers the asker itself
                 break;
+            case DevicesProtocol.RestoreDevice restore: OnRestore(restore); break;
+            case DevicesProtocol.Press press when _devices.TryGetValue(press.Key.DeviceName(), out var pressed):
+                pressed.Actor.Tell(press);
+                break;
             case Look: OnLook(); break;
             case Routees when _replaced.TryDequeue(out var old): _vm.Tell(new DevicesProtocol.Replaced(old)); break;
             case DevicesProtocol.Retry: OnRetry(); break;
             case DevicesProtocol.Unplug unplug when _devices.TryGetValue(unplug.Device, out var member): Unplug(member); break;
             default: Unhandled(message); break;
         }
+    }
+
+    private void OnRestore(DevicesProtocol.RestoreDevice restore)
+    {
+        if (_devices.TryGetValue(restore.Device, out var device)) device.Actor.Forward(new UnitProtocol.Restore(restore.State));
+        else Sender.Tell(new UnitProtocol.Done(restore.Device, "there is no such device"));
     }
 
     // ---- A device that fails.
@@ -88,6 +98,7 @@ public sealed class DevicesSupervisor : UntypedActor
         if (mayBeRestarted && _budget.TryTake(name))
         {
             _log.Warning(cause, "{0} failed and is restarted from its checkpoint: {1}", name, cause.Message);
+            context.System.EventStream.Publish(new VmEvents.DeviceRestarted(context.Parent.Path.Name, name, cause.Message));
             _strategy.Restart(member.Actor, cause);
             return;
         }

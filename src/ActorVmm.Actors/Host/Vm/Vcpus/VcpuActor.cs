@@ -12,7 +12,7 @@ namespace ActorVmm.Actors.Host.Vm.Vcpus;
 /// <c>vcpus/{n}</c>: runs the guest in slices on its own thread. A slice ends when a message arrives, or when a device does not answer at
 /// once: the vCPU then waits as an actor, not as a thread, so that pause, stop and inspection are served in the meantime.
 /// </summary>
-public sealed class VcpuActor : UntypedActor
+public sealed partial class VcpuActor : UntypedActor
 {
     // Waiting for another thread that holds the device's mailbox: a few short spins cover a handler of a microsecond, yielding covers a
     // worker on the same core; anything longer is worth a message.
@@ -48,11 +48,13 @@ public sealed class VcpuActor : UntypedActor
         _access = TakeSeat(seat);
         _dispatcher.Context.Outstanding = () => !_access.IsDone;
         _dispatcher.Gate.Attach(_vcpu);
+        links.Meters?.Attach(_vcpu.Id, this);
     }
 
     /// <inheritdoc/>
     protected override void PreStart()
     {
+        NoteThread();
         if (!AwaitsReply) return;
         _state = "awaiting-reply";
         Become(AwaitingReply);
@@ -202,6 +204,7 @@ public sealed class VcpuActor : UntypedActor
         _exits++;
         exit.Kind = kind;
         _access.Begin(exit);
+        if ((_exits & ExitTelemetry.SampleMask) == 0 && ExitTelemetry.IsWatched) return SampledAccess(exit, kind);
         _dispatcher.Context.BeginExit();
         _links.Bus.Tell(_access, Self);
         if (_dispatcher.Context.IsAbandoned) return BecomeAbandoned();
@@ -261,6 +264,7 @@ public sealed class VcpuActor : UntypedActor
     private void OnReply()
     {
         _overdue?.Cancel();
+        EndSample();
         Finish(_vcpu.Exit);
         Continue();
     }
@@ -269,6 +273,7 @@ public sealed class VcpuActor : UntypedActor
     {
         if (!_runAfterReply) return; // paused: the device may be waiting for an operator; the wait starts anew with the resume
         _overdueCount++;
+        EndSample();
         if (BitOperations.IsPow2(_overdueCount))
             _log.Warning("no device answered {0} within {1}; it reads as all ones (so far {2})", _vcpu.Exit, _links.ReplyDeadline,
                 _overdueCount);
@@ -376,7 +381,7 @@ public sealed class VcpuActor : UntypedActor
         Sender.Tell(new UnitProtocol.Done(Self.Path.Name));
     }
 
-    private InspectNode Inspect() => new(Self.Path.Name, new SortedDictionary<string, string>(StringComparer.Ordinal)
+    private InspectNode Inspect() => new(Self.Path.Name, new SortedDictionary<string, string>(Registers(), StringComparer.Ordinal)
     {
         ["state"] = _state,
         ["exits"] = $"{_exits}",
@@ -438,4 +443,6 @@ public sealed class VcpuActor : UntypedActor
 /// <param name="Alarms">Rung by vCPU 0.</param>
 /// <param name="Run">Whether the guest may be entered.</param>
 /// <param name="ReplyDeadline">The longest wait for a device.</param>
-public sealed record VcpuLinks(IActorRef Vm, IActorRef Bus, AlarmClock Alarms, RunFlag Run, TimeSpan ReplyDeadline);
+/// <param name="Meters">Where each vCPU can be found by whoever reads its counters; null where nobody does.</param>
+public sealed record VcpuLinks(IActorRef Vm, IActorRef Bus, AlarmClock Alarms, RunFlag Run, TimeSpan ReplyDeadline,
+    VmGauges? Meters = null);

@@ -1,0 +1,50 @@
+using System.Diagnostics;
+using System.Diagnostics.Metrics;
+using ActorVmm.Hypervisor;
+
+namespace ActorVmm.Actors.Host.Vm.Vcpus;
+
+/// <summary>
+/// Latency and traces of exits, by sample: one exit in 1024 of each vCPU is timed, and only while somebody listens. All other exits pay
+/// for one test of a counter that they count anyway.
+/// </summary>
+public static class ExitTelemetry
+{
+    /// <summary>Name of the meter and of the activity source.</summary>
+    public const string Name = "ActorVmm";
+
+    /// <summary>An exit whose number has none of these bits is sampled.</summary>
+    internal const long SampleMask = 1023;
+
+    private static readonly ActivitySource s_source = new(Name);
+    private static readonly Meter s_meter = new(Name + ".Exits");
+
+    private static readonly Histogram<double> s_duration = s_meter.CreateHistogram(
+        "actorvmm.exit.duration", "s", "From a vCPU's exit to its answer; one exit in 1024.",
+        tags: null, new InstrumentAdvice<double>
+        {
+            HistogramBucketBoundaries = [1e-7, 2.5e-7, 5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1],
+        });
+
+    /// <summary>True while anybody listens to the histogram or to the source.</summary>
+    public static bool IsWatched => s_duration.Enabled || s_source.HasListeners();
+
+    internal static ExitSample Begin(string vm, int vcpu, VcpuExitKind kind, ulong address)
+    {
+        var activity = s_source.StartActivity("exit");
+        activity?.SetTag("vm", vm).SetTag("vcpu", vcpu).SetTag("kind", kind.ToString()).SetTag("address", address);
+        return new ExitSample(vm, kind, Stopwatch.GetTimestamp(), activity);
+    }
+
+    internal static void End(in ExitSample sample, string device, string outcome)
+    {
+        s_duration.Record(Stopwatch.GetElapsedTime(sample.Began).TotalSeconds,
+            new("vm", sample.Vm), new("device", device), new("kind", sample.Kind.ToString()));
+        if (sample.Activity is not { } activity) return;
+        activity.SetTag("device", device).SetTag("outcome", outcome);
+        activity.Dispose();
+    }
+}
+
+/// <summary>One exit that is being timed.</summary>
+internal readonly record struct ExitSample(string Vm, VcpuExitKind Kind, long Began, Activity? Activity);

@@ -1,0 +1,74 @@
+using ActorVmm.Hypervisor;
+using ActorVmm.Testing.Actors;
+
+namespace ActorVmm.Actors.Tests.Host.Vm;
+
+public sealed class PulseTests
+{
+    [Theory, MemberData(nameof(VmControlTests.Guests), MemberType = typeof(VmControlTests))]
+    public async Task A_guest_goes_on_after_each_of_many_pulses_whatever_it_does(string guest)
+    {
+        await using var fixture = new VmFixture();
+        var hypervisor = new ScriptedHypervisor(VmControlTests.Guest(guest));
+        var vm = await fixture.StartAsync(hypervisor, VmFixture.Spec(vcpus: 2));
+        var vcpu = hypervisor.Machine!.Scripted[0];
+        for (var round = 0; round < 20; round++)
+        {
+            Assert.True(await vm.PulseAsync().WaitAsync(VmFixture.Patience) > TimeSpan.Zero);
+            var runs = vcpu.Runs;
+            await VmFixture.EventuallyAsync(() => vcpu.Runs > runs || guest == "idle", "the guest runs on");
+            Assert.Equal(0, hypervisor.Machine.ClockPauses);
+        }
+
+        Assert.Equal(20, hypervisor.Machine.Resets);
+    }
+
+    [Fact]
+    public async Task Device_state_comes_back_as_it_was()
+    {
+        // Writes the scratch register, waits to be pulsed, and prints what it reads then.
+        static IEnumerator<VcpuExitKind> Guest(ScriptedVcpu cpu)
+        {
+            yield return cpu.Out(0x3FF, 0x5A);
+            yield return cpu.Out(0x3F8, (byte)'1');
+            yield return cpu.WaitForInterrupt();
+            yield return cpu.In(0x3FF);
+            yield return cpu.Out(0x3F8, (byte)cpu.Answer);
+            while (true) yield return cpu.WaitForInterrupt();
+        }
+
+        await using var fixture = new VmFixture();
+        var hypervisor = new ScriptedHypervisor(Guest);
+        var vm = await fixture.StartAsync(hypervisor);
+        await VmFixture.EventuallyAsync(() => fixture.Console.Output == "1", "the register is written");
+        await vm.PulseAsync().WaitAsync(VmFixture.Patience);
+        hypervisor.Machine!.SetInterruptLine(5, level: true);
+        await VmFixture.EventuallyAsync(() => fixture.Console.Output == "1Z", "the register has kept its value");
+    }
+
+    [Fact]
+    public async Task A_vm_that_was_paused_stays_paused()
+    {
+        await using var fixture = new VmFixture();
+        var hypervisor = new ScriptedHypervisor(VmControlTests.Guest("computing"));
+        var vm = await fixture.StartAsync(hypervisor);
+        await vm.PauseAsync().WaitAsync(VmFixture.Patience);
+        await vm.PulseAsync().WaitAsync(VmFixture.Patience);
+        Assert.Equal("paused", (await vm.InspectAsync()).Values["state"]);
+        Assert.Equal(1, hypervisor.Machine!.ClockPauses);
+        Assert.False(hypervisor.Machine.Scripted[0].IsInside);
+    }
+
+    [Fact]
+    public async Task The_counters_are_read_while_it_runs_and_kept_when_it_has_ended()
+    {
+        await using var fixture = new VmFixture();
+        var vm = await fixture.StartAsync(new ScriptedHypervisor(VmLifeTests.Hello));
+        await vm.Completion.WaitAsync(VmFixture.Patience);
+        var readings = vm.Readings;
+        Assert.Equal(5, readings.Vcpus[0].Exits);
+        Assert.Equal(5, readings.Ranges.Single(range => range.Device == "serial0").Writes);
+        Assert.Equal(1UL << 20, readings.MemoryBytes);
+        Assert.True(readings.Devices.Single(device => device.Name == "serial0").Handled >= 5);
+    }
+}

@@ -1,0 +1,139 @@
+using System.Text.Json;
+using ActorVmm.Host.Commands;
+
+namespace ActorVmm.Host.Tests.Fleet;
+
+/// <summary>The commands against a daemon, right and wrong uses, with guests that echo what they are typed.</summary>
+public sealed class HostCommandTests
+{
+    private const string Two = """
+        templates { t { kernel.path = vmlinuz, memory.size-mib = 16, hypervisor = soft, stop.deadline = 50ms } }
+        vms { a { template = t }, b { template = t, start = manual } }
+        """;
+
+    [Fact]
+    public async Task Vms_are_listed_started_stopped_paused_and_removed()
+    {
+        await using var host = await new HostFixture().StartAsync(Two);
+
+        var (status, output, errors) = await host.CommandAsync("ps");
+        Assert.Equal((0, ""), (status, errors));
+        Assert.Matches(@"(?s)^NAME +STATE +UPTIME +RESTARTS +CPU +MEMORY +LAST CAUSE\na +running +\d+s +0 .*\nb +stopped +- ", output);
+        Assert.Equal((0, "b: running\n", ""), await host.CommandAsync("start b"));
+        Assert.Equal((0, "a: paused\nb: paused\n", ""), await host.CommandAsync("pause a b"));
+        Assert.Equal((0, "a: running\n", ""), await host.CommandAsync("resume a"));
+        Assert.Equal((0, "a: stopped\n", ""), await host.CommandAsync("stop a"));
+        Assert.Equal((0, "b: stopped\n", ""), await host.CommandAsync("kill b"));
+        Assert.Equal((0, "b: running\n", ""), await host.CommandAsync("restart b --deadline 0s"));
+        Assert.Equal((33, "", "actorvmm: b is running: stop it first, or remove it by force\n"), await host.CommandAsync("rm b"));
+        Assert.Equal((0, "a: removed\nb: removed\n", ""), await host.CommandAsync("rm -f a b"));
+        Assert.Equal((0, "[]\n", ""), await host.CommandAsync("ps --json"));
+    }
+
+    [Theory]
+    [InlineData("start nix", 33, "there is no VM named nix")]
+    [InlineData("logs nix", 33, "there is no VM named nix")]
+    [InlineData("console nix", 33, "there is no VM named nix")]
+    [InlineData("inspect nix", 33, "there is no VM named nix")]
+    [InlineData("inspect a/b/c", 33, "a is stopped, so it has no b")]
+    [InlineData("pause b", 33, "b is stopped and cannot be paused")]
+    [InlineData("stop a --deadline soon", 152, "allowed is a time")]
+    [InlineData("create nix.json", 152, "cannot be read")]
+    [InlineData("start", 153, "Required argument 'VM' missing")]
+    [InlineData("ps a b", 153, "Unrecognized command or argument")]
+    [InlineData("frobnicate", 153, "Unrecognized command or argument 'frobnicate'")]
+    public async Task Wrong_uses_are_told_what_is_wrong(string line, int status, string words)
+    {
+        await using var host = await new HostFixture().StartAsync(Two.Replace("a { template = t }", "a { template = t, start = manual }", StringComparison.Ordinal));
+        var answer = await host.CommandAsync(line);
+        Assert.Equal((status, ""), (answer.Status, answer.Output));
+        Assert.Contains(words, answer.Errors, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Without_a_host_every_command_says_how_to_start_one()
+    {
+        await using var host = new HostFixture();
+        var answer = await host.CommandAsync("ps");
+        Assert.Equal(33, answer.Status);
+        Assert.Contains("start one with \"actorvmm host --config FILE\"", answer.Errors, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task The_console_replays_takes_keys_and_lets_go_without_stopping()
+    {
+        await using var host = await new HostFixture().StartAsync(Two);
+
+        var first = await host.CommandAsync("console a", "xyz");
+        Assert.Equal((0, "Welcome to ActorVmm\r\nREADY\r\nxyz"), (first.Status, first.Output));
+        var second = await host.CommandAsync("console a --replay 3", "!");
+        Assert.Equal((0, "xyz!"), (second.Status, second.Output));
+        Assert.Equal((0, "Welcome to ActorVmm\r\nREADY\r\nxyz!", ""), await host.CommandAsync("logs a"));
+        Assert.Equal((0, "yz!", ""), await host.CommandAsync("logs a --tail 3"));
+        Assert.Contains("running", (await host.CommandAsync("ps")).Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_guest_that_ends_by_itself_is_seen_with_its_cause_and_its_logs_go_on_after_a_restart()
+    {
+        await using var host = await new HostFixture().StartAsync(Two);
+        await host.CommandAsync("console a", "p");
+        await host.EventuallyAsync(async () => (await host.CommandAsync("ps")).Output.Contains("failed", StringComparison.Ordinal), "the panic is seen");
+        using var vms = JsonDocument.Parse((await host.CommandAsync("ps --json")).Output);
+        Assert.Equal(("guest panic", 34), (vms.RootElement[0].GetProperty("lastCause").GetString(), vms.RootElement[0].GetProperty("lastExitCode").GetInt32()));
+        await host.CommandAsync("start a");
+        Assert.EndsWith("pWelcome to ActorVmm\r\nREADY\r\n", (await host.CommandAsync("logs a")).Output, StringComparison.Ordinal);
+        var events = (await host.CommandAsync("events --vm a")).Output;
+        Assert.Matches("(?s)a +defined.*a +starting.*a +started.*a +failed +guest panic.*a +started +run 2", events);
+    }
+
+    [Fact]
+    public async Task A_reload_starts_what_is_new_stops_what_is_gone_and_says_what_needs_a_restart()
+    {
+        await using var host = await new HostFixture().StartAsync(Two);
+        host.Here.Write("fleet.conf", Two.Replace("a {", "c {", StringComparison.Ordinal).Replace("memory.size-mib = 16", "memory.size-mib = 17", StringComparison.Ordinal));
+        await host.CommandAsync("start b");
+
+        Assert.Equal((0, "added    c\nremoved  a\nchanged  b: takes effect with actorvmm restart b\n", ""), await host.CommandAsync("reload"));
+        Assert.Contains("running (needs restart)", (await host.CommandAsync("ps")).Output, StringComparison.Ordinal);
+        await host.CommandAsync("restart b");
+        Assert.Contains("0/17 MiB", (await host.CommandAsync("ps")).Output, StringComparison.Ordinal);
+
+        host.Here.Write("fleet.conf", "vms { b { kernel.path = nix } }");
+        var wrong = await host.CommandAsync("reload");
+        Assert.Equal(152, wrong.Status);
+        Assert.Contains("no such file", wrong.Errors, StringComparison.Ordinal);
+        Assert.Equal("b\nc\n", (await host.CommandAsync("ps --names")).Output);
+    }
+
+    [Fact]
+    public async Task The_daemon_ends_its_guests_gives_its_socket_back_and_refuses_a_second_one_on_it()
+    {
+        await using var host = await new HostFixture().StartAsync(Two);
+        Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(host.Socket));
+        var second = new StringWriter(System.Globalization.CultureInfo.InvariantCulture);
+        Assert.Equal(33, await new ActorVmm.Host.Fleet.HostDaemon(host.Services, new ConsoleDescriptors(0, 1, second, _ => { }))
+            .RunAsync(new(null, host.Socket, null, null, Verbose: false)).WaitAsync(HostFixture.Patience));
+        Assert.Contains("another host listens", second.ToString(), StringComparison.Ordinal);
+
+        Assert.Equal(0, await host.EndAsync());
+        Assert.False(File.Exists(host.Socket));
+        Assert.EndsWith("stopped: requested\n", host.DaemonErrors, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Every_command_has_help_with_examples_and_both_shells_complete_it()
+    {
+        await using var host = new HostFixture();
+        var bash = (await host.CommandAsync("completion bash")).Output;
+        var zsh = (await host.CommandAsync("completion zsh")).Output;
+        foreach (var command in (string[])["demo", "run", "check", "doctor", "host", "ps", "start", "stop", "pause", "resume", "kill", "restart", "rm",
+            "logs", "console", "top", "tree", "inspect", "events", "pulse", "reload", "create", "completion"])
+        {
+            var help = await host.CommandAsync($"{command} --help");
+            Assert.True(help.Status == 0 && help.Output.Contains("Examples:", StringComparison.Ordinal), $"{command}: {help.Output}");
+            Assert.Contains($"    {command}) words=", bash, StringComparison.Ordinal);
+            Assert.Contains($"    {command}) found=", zsh, StringComparison.Ordinal);
+        }
+    }
+}
