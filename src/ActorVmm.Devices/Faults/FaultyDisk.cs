@@ -10,8 +10,10 @@ namespace ActorVmm.Devices.Faults;
 /// <param name="inner">The backend.</param>
 /// <param name="site">Rules for this disk.</param>
 /// <param name="at">Calls an action at a machine time, on any thread.</param>
-public sealed class FaultyDisk(IDisk inner, FaultSite site, Action<ulong, Action> at) : IDisk
+public sealed class FaultyDisk(IDisk inner, FaultSite site, Action<ulong, Action> at) : IDisk, IBackendProgress
 {
+    private long _outstanding;
+    private long _finished;
     private readonly Queue<DiskRequest> _done = new();
     private readonly List<(ulong Due, DiskRequest Request, Steps Steps)> _held = [];
     private readonly Dictionary<DiskRequest, Action<DiskRequest>> _after = [];
@@ -46,17 +48,27 @@ public sealed class FaultyDisk(IDisk inner, FaultSite site, Action<ulong, Action
         set => inner.Wake = value;
     }
 
-    /// <summary>Requests that never will be answered.</summary>
-    public int Hung => _hung.Count;
+    /// <inheritdoc/>
+    public long Outstanding => Volatile.Read(ref _outstanding);
+
+    /// <inheritdoc/>
+    public long Finished => Volatile.Read(ref _finished);
 
     /// <summary>Sectors that are lost if the VM ends now.</summary>
-    public int Volatile => _cache.Count;
+    public int VolatileSectors => _cache.Count;
 
     /// <inheritdoc/>
     public bool Start(DiskRequest request)
     {
         ArgumentNullException.ThrowIfNull(request);
-        if (!site.IsArmed) return inner.Start(request);
+        var done = site.IsArmed ? StartArmed(request) : inner.Start(request);
+        if (done) Volatile.Write(ref _finished, _finished + 1);
+        else Volatile.Write(ref _outstanding, _outstanding + 1);
+        return done;
+    }
+
+    private bool StartArmed(DiskRequest request)
+    {
         var happening = EventOf(request);
         var steps = default(Steps);
         foreach (var hit in site.Fire(happening))
@@ -95,6 +107,14 @@ public sealed class FaultyDisk(IDisk inner, FaultSite site, Action<ulong, Action
     /// <inheritdoc/>
     public bool TryTakeCompleted([NotNullWhen(true)] out DiskRequest? request)
     {
+        if (!TryTake(out request)) return false;
+        Volatile.Write(ref _outstanding, _outstanding - 1);
+        Volatile.Write(ref _finished, _finished + 1);
+        return true;
+    }
+
+    private bool TryTake([NotNullWhen(true)] out DiskRequest? request)
+    {
         ReleaseHeld();
         if (_done.TryDequeue(out request)) return true;
         while (inner.TryTakeCompleted(out request))
@@ -115,6 +135,7 @@ public sealed class FaultyDisk(IDisk inner, FaultSite site, Action<ulong, Action
         _held.Clear();
         _after.Clear();
         _hung.Clear();
+        Volatile.Write(ref _outstanding, 0);
         // What was being written back is still in the cache: it counts as durable only with its flush.
     }
 
