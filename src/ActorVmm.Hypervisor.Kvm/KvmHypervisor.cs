@@ -1,3 +1,4 @@
+using ActorVmm.Hypervisor.Kvm.Native;
 using ActorVmm.Hypervisor.Kvm.Probe;
 
 namespace ActorVmm.Hypervisor.Kvm;
@@ -9,6 +10,9 @@ public sealed class KvmHypervisor(KvmCpuTemplate template) : ICpuTemplateHypervi
     private const int MaxVcpus = 254;
 
     public KvmHypervisor() : this(KvmCpuTemplate.None) { }
+
+    /// <summary>How vCPUs are called out of the guest; tests choose.</summary>
+    internal KickMethod KickMethod { get; init; } = KickSignal.Method;
 
     /// <inheritdoc/>
     public string Name => "kvm";
@@ -32,6 +36,6 @@ public sealed class KvmHypervisor(KvmCpuTemplate template) : ICpuTemplateHypervi
         using var system = KvmSystem.Open();
         KvmCapabilities.Demand(system, template.Capabilities);
         KvmCapabilities.DemandVcpus(system, options.VcpuCount);
-        return new KvmMachine(system, options, template);
+        return new KvmMachine(system, options, template, KickMethod);
     }
 }

@@ -21,7 +21,7 @@ public sealed partial class KvmMachine : IMachine
     private readonly HashSet<IDisposable> _attached = []; // doorbells and interrupt events still registered
     private bool _disposed;
 
-    internal KvmMachine(KvmSystem system, MachineOptions options, KvmCpuTemplate template)
+    internal KvmMachine(KvmSystem system, MachineOptions options, KvmCpuTemplate template, KickMethod method)
     {
         Memory = options.Memory;
         XsaveSize = Math.Max(4096, system.Check(KvmCap.XSAVE2));
@@ -35,7 +35,7 @@ public sealed partial class KvmMachine : IMachine
             CreateChips();
             MapMemory(system);
             var cpuid = KvmCpuid.ForMachine(system, options.VcpuCount, template);
-            for (var id = 0; id < _vcpus.Length; id++) _vcpus[id] = CreateVcpu(system, id, cpuid.ForVcpu(id), template);
+            for (var id = 0; id < _vcpus.Length; id++) _vcpus[id] = CreateVcpu(system, id, cpuid.ForVcpu(id), template, method);
             _powerOn = Save();
         }
         catch
@@ -164,13 +164,13 @@ public sealed partial class KvmMachine : IMachine
         }
     }
 
-    private KvmVcpu CreateVcpu(KvmSystem system, int id, Span<byte> cpuid, KvmCpuTemplate template)
+    private KvmVcpu CreateVcpu(KvmSystem system, int id, Span<byte> cpuid, KvmCpuTemplate template, KickMethod method)
     {
         var file = new KvmFile(_vm.Call(KvmApi.KVM_CREATE_VCPU, (nuint)id, nameof(KvmApi.KVM_CREATE_VCPU)));
         KvmVcpu? vcpu = null;
         try
         {
-            vcpu = new KvmVcpu(this, id, file, KvmRunMapping.Map(file, system.RunPageSize));
+            vcpu = new KvmVcpu(this, id, file, KvmRunMapping.Map(file, system.RunPageSize), method);
             file.Call(KvmApi.KVM_SET_CPUID2, cpuid, nameof(KvmApi.KVM_SET_CPUID2));
             if (id == 0) Msrs.KeepReadable(file);
             Msrs.Set(file, KvmMsrs.Boot);

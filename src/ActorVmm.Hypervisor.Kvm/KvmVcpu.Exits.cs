@@ -13,14 +13,13 @@ internal sealed unsafe partial class KvmVcpu
     private int _mmioOffset, _mmioLength;
     private int _dataOffset;    // of the data in the page
     private bool _isRead, _isMmio;
-    private bool _resumedExit;  // EnterWithoutGuest left an exit in the page
 
     private int PiecesLeft => _pieces - _piece;
 
     /// <summary>Interprets the page after a successful KVM_RUN. None means: enter again.</summary>
     private VcpuExitKind Describe()
     {
-        switch ((KvmExitReason)_page.Field<uint>(RunPage.ExitReason))
+        switch ((KvmExitReason)Word(RunPage.ExitReason))
         {
             case KvmExitReason.IO:
                 return DescribePort();
@@ -40,15 +39,18 @@ internal sealed unsafe partial class KvmVcpu
         }
     }
 
+    // SAFETY: the offset is a constant of RunPage, inside the first page of the mapping; nobody runs a vCPU that is disposed.
+    private uint Word(int offset) => *(uint*)(_run + offset);
+
     private VcpuExitKind DescribePort()
     {
         _isMmio = false;
-        _isRead = _page.Field<byte>(RunPage.IoDirection) == 0;
-        _pieceSize = _page.Field<byte>(RunPage.IoSize);
-        _pieces = (int)_page.Field<uint>(RunPage.IoCount);
+        _isRead = _run[RunPage.IoDirection] == 0;
+        _pieceSize = _run[RunPage.IoSize];
+        _pieces = (int)Word(RunPage.IoCount);
         _dataOffset = (int)_page.Field<ulong>(RunPage.IoDataOffset);
         _piece = 0;
-        _exit.Address = _page.Field<ushort>(RunPage.IoPort);
+        _exit.Address = (ushort)Word(RunPage.IoPort);
         _completionDue = true;
         return TakePiece();
     }
@@ -56,8 +58,8 @@ internal sealed unsafe partial class KvmVcpu
     private VcpuExitKind DescribeMmio()
     {
         _isMmio = true;
-        _isRead = _page.Field<byte>(RunPage.MmioIsWrite) == 0;
-        _mmioLength = (int)_page.Field<uint>(RunPage.MmioLength);
+        _isRead = _run[RunPage.MmioIsWrite] == 0;
+        _mmioLength = (int)Word(RunPage.MmioLength);
         _mmioOffset = 0;
         _dataOffset = RunPage.MmioData;
         _pieces = System.Numerics.BitOperations.PopCount((uint)_mmioLength); // 1, 2, 4, 8: one piece
@@ -102,12 +104,6 @@ internal sealed unsafe partial class KvmVcpu
     /// <summary>Takes the answer, and presents the next piece if the access has one. None means: enter the guest.</summary>
     private VcpuExitKind StorePieceAndTakeNext()
     {
-        if (_resumedExit)
-        {
-            _resumedExit = false;
-            return Describe();
-        }
-        if (_pieces == 0) return VcpuExitKind.None;
         StoreReply();
         if (PiecesLeft > 0) return TakePiece();
         _pieces = _piece = 0;
@@ -123,9 +119,7 @@ internal sealed unsafe partial class KvmVcpu
         var rest = (ulong)PiecesLeft;
         var before = new KvmRegs();
         _file.Call(KvmApi.KVM_GET_REGS, ref before, nameof(KvmApi.KVM_GET_REGS));
-        var isString = !_isMmio;
         EnterWithoutGuest();
-        if (!isString) return; // the rest of an odd MMIO access reads as whatever the page held: zero
         var after = new KvmRegs();
         _file.Call(KvmApi.KVM_GET_REGS, ref after, nameof(KvmApi.KVM_GET_REGS));
         var distance = rest * (ulong)_pieceSize;

@@ -93,10 +93,13 @@ internal sealed unsafe partial class KvmVcpu
     /// <summary>An access half done belongs to the old state: let the kernel finish it before the new one comes in.</summary>
     private void DropPending()
     {
-        PrepareThread();
-        if (_completionDue) EnterWithoutGuest();
-        _completionDue = _resumedExit = false;
+        PrepareThread(KickSignal.Thread);
         _pieces = _piece = 0;
+        while (_completionDue && EnterWithoutGuest())
+        {
+            Describe(); // another access of the same instruction, whose effect is not wanted either
+            _pieces = _piece = 0;
+        }
         _exit.Kind = VcpuExitKind.None;
     }
 }

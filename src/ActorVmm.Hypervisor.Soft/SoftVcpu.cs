@@ -22,7 +22,7 @@ internal sealed class SoftVcpu : IVcpu, IApicCore
 
     public void Kick() => Cpu.Kick();
 
-    public void CompletePending() => Cpu.CompletePending();
+    public VcpuExitKind CompletePending() => Cpu.CompletePending();
 
     public VcpuState GetState() => Cpu.GetState();
 

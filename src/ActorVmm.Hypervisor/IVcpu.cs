@@ -22,8 +22,13 @@ public interface IVcpu
     /// </summary>
     void Kick();
 
-    /// <summary>Finishes a pending read or write exit without running further guest instructions, so that the state is whole.</summary>
-    void CompletePending();
+    /// <summary>
+    /// Finishes the instruction of a pending read or write exit without running another, so that the state is whole. Where that instruction
+    /// makes a further access (the store of a read-modify-write, the second half of 16 bytes), it is in <see cref="Exit"/> as after
+    /// <see cref="Run"/>: serve it and call again.
+    /// </summary>
+    /// <returns><see cref="VcpuExitKind.None"/> once nothing is pending.</returns>
+    VcpuExitKind CompletePending();
 
     /// <summary>The full architectural state; call <see cref="CompletePending"/> first.</summary>
     VcpuState GetState();

@@ -294,6 +294,80 @@ public abstract class MmioConformance<TSubject> : Conformance<TSubject> where TS
     }
 
     [SkippableFact]
+    public void Completing_a_read_modify_write_hands_out_its_store_before_the_state_is_whole()
+    {
+        Action<Iced.Intel.Assembler> code = c =>
+        {
+            Base(c);
+            c.mov(ecx, 0x11);
+            c.add(__dword_ptr[rbx], ecx);
+            c.setc(al);
+            c.movzx(eax, al);
+            c.ReportEax();
+            c.Done();
+        };
+        var first = Guest().Code(code).Start64();
+        first.Answer = _ => 0xFFFF_FFF0;
+        RunTo(GuestEnd.Stopped, first, stopAt: _ => true);
+        var vcpu = first.Machine.Vcpus[0];
+        Assert.Equal(VcpuExitKind.MmioWrite, vcpu.CompletePending());
+        Assert.Equal((At, 4, 1UL), (vcpu.Exit.Address, vcpu.Exit.Size, vcpu.Exit.Data));
+        Assert.Equal(VcpuExitKind.None, vcpu.CompletePending());
+        Assert.Equal(VcpuExitKind.None, vcpu.CompletePending());
+        first.Machine.PauseClock();
+
+        var second = Guest().Code(code).Start64();
+        second.Machine.Restore(first.Machine.Save());
+        second.Machine.ResumeClock();
+        var run = RunToDone(second);
+        Assert.Equal([1UL], run.Reports); // the carry of the addition
+        Assert.Empty(run.Accesses); // neither made again nor lost
+    }
+
+    [SkippableTheory]
+    [InlineData(0)] // two halves
+    [InlineData(0xFF3)] // across two pages, in pieces of odd lengths
+    public void Completing_a_long_store_hands_out_all_of_it_once(int offset)
+    {
+        var guest = Guest().Code(c =>
+        {
+            Base(c);
+            c.mov(rax, 0x0807060504030201);
+            c.movq(xmm0, rax);
+            c.mov(rax, 0x100F0E0D0C0B0A09);
+            c.movq(xmm1, rax);
+            c.punpcklqdq(xmm0, xmm1);
+            c.movups(__xmmword_ptr[rbx + offset], xmm0);
+            c.ReportRax();
+            c.Done();
+        }).Start64();
+        var first = RunTo(GuestEnd.Stopped, guest, stopAt: _ => true);
+        var bytes = new byte[16];
+        foreach (var access in first.Accesses) Note(access.Address, access.Size, access.Data);
+        var vcpu = guest.Machine.Vcpus[0];
+        while (vcpu.CompletePending() is var kind and not VcpuExitKind.None)
+        {
+            Assert.Equal(VcpuExitKind.MmioWrite, kind);
+            Note(vcpu.Exit.Address, vcpu.Exit.Size, vcpu.Exit.Data);
+        }
+        Assert.Equal(Enumerable.Range(1, 16), bytes.Select(value => (int)value));
+        vcpu.SetState(vcpu.GetState());
+        var rest = RunToDone(guest);
+        Assert.Equal([0x100F0E0D0C0B0A09UL], rest.Reports);
+        Assert.Empty(rest.Accesses);
+
+        void Note(ulong address, int size, ulong data)
+        {
+            for (var i = 0; i < size; i++)
+            {
+                ref var at = ref bytes[(int)(address - At) - offset + i];
+                Assert.Equal(0, at); // each byte once
+                at = (byte)(data >> (8 * i));
+            }
+        }
+    }
+
+    [SkippableFact]
     public void A_sixteen_byte_store_arrives_as_two_halves()
     {
         var run = Run(c =>

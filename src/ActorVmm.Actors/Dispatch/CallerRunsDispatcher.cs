@@ -1,4 +1,5 @@
 using Akka.Actor;
+using Akka.Actor.Internal;
 using Akka.Configuration;
 using Akka.Dispatch;
 using Akka.Dispatch.SysMsg;
@@ -10,7 +11,9 @@ namespace ActorVmm.Actors.Dispatch;
 /// An exit is still a real <c>Tell</c> into a real mailbox: order, one message at a time, and supervision are Akka's own.
 /// </summary>
 /// <remarks>
-/// Akka claims the mailbox (a compare-and-swap) before it calls <see cref="ExecuteTask"/>, so this class only chooses the thread.
+/// Akka claims the mailbox (a compare-and-swap) before it calls <see cref="ExecuteTask"/>, so this class only chooses the thread. The usual
+/// case, an exit for a device that is idle, is shorter: claim the mailbox, find it empty, and invoke the actor. That is what
+/// <see cref="Mailbox.Run"/> would do after putting the message in and taking it out; half of an exit's cost goes.
 /// </remarks>
 public sealed class CallerRunsDispatcher : Dispatcher
 {
@@ -25,6 +28,12 @@ public sealed class CallerRunsDispatcher : Dispatcher
     {
         var exit = envelope.Message as ISyncExit;
         var context = CallerRunsContext.Current;
+        if (exit is not null && context is { Running: false } && MailboxAccess.IsComplete && TryInvoke(context, cell, envelope))
+        {
+            if (cell.IsTerminated) exit.Undeliverable();
+            return;
+        }
+
         var before = false;
         if (context is not null)
         {
@@ -73,6 +82,48 @@ public sealed class CallerRunsDispatcher : Dispatcher
         if (context is null || !context.TakeArmed()) base.ExecuteTask(run);
         else if (context.Running) context.Push(run);
         else RunInline(context, run);
+    }
+
+    /// <summary>Invokes the actor with a message that meets an idle, empty mailbox. False: nothing has happened.</summary>
+    private bool TryInvoke(CallerRunsContext context, ActorCell cell, in Envelope envelope)
+    {
+        var mailbox = cell.Mailbox;
+        if (mailbox is null || !MailboxAccess.SetAsScheduled(mailbox)) return false;
+        if (MailboxAccess.HasMessages(mailbox) || MailboxAccess.HasSystemMessages(mailbox) || !MailboxAccess.ShouldProcessMessage(mailbox))
+        {
+            // The message goes behind what is there, and whoever puts it there schedules the mailbox: nothing is left behind unscheduled.
+            MailboxAccess.SetAsIdle(mailbox);
+            return false;
+        }
+
+        context.Enter(mailbox);
+        var outer = InternalCurrentActorCellKeeper.Current;
+        InternalCurrentActorCellKeeper.Current = cell;
+        try
+        {
+            cell.Invoke(envelope);
+        }
+        finally
+        {
+            InternalCurrentActorCellKeeper.Current = outer;
+            MailboxAccess.SetAsIdle(mailbox);
+            if (MailboxAccess.HasMessages(mailbox) || MailboxAccess.HasSystemMessages(mailbox))
+                MailboxAccess.RegisterForExecution(this, mailbox, hasMessages: false, hasSystemMessages: false);
+            if (context.HasDue) RunDueAndEnd(context);
+            else context.Leave();
+        }
+
+        return true;
+    }
+
+    private void RunDueAndEnd(CallerRunsContext context)
+    {
+        try { RunDue(context); }
+        finally
+        {
+            context.Leave();
+            if (context.HasDue) HandOver(context);
+        }
     }
 
     // Loops have methods of their own: with a loop beside the handler this one would be compiled once, without a profile.

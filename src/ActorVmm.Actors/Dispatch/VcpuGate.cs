@@ -3,15 +3,15 @@ using ActorVmm.Hypervisor;
 namespace ActorVmm.Actors.Dispatch;
 
 /// <summary>
-/// The door between a vCPU's mailbox and its guest. A message that arrives while the vCPU is in the guest kicks it out; one that arrives
-/// before is seen before it enters. Nothing is lost in between: both sides write their flag, fence, and then read the other's.
+/// The door between a vCPU's mailbox and its guest: a message kicks the vCPU out, or keeps it from going in. Nothing is lost in between,
+/// and an exit costs no fence, because a kick lasts: a vCPU that has not yet seen the flag meets the kick in its next
+/// <see cref="IVcpu.Run"/>.
 /// </summary>
 public sealed class VcpuGate
 {
     private readonly Lock _kicking = new();
     private IVcpu? _vcpu;
     private int _mail;
-    private int _inGuest;
     private long _kicks;
 
     /// <summary>Kicks given so far.</summary>
@@ -31,28 +31,16 @@ public sealed class VcpuGate
     public void Ring(bool ownThread)
     {
         Interlocked.Exchange(ref _mail, 1);
-        if (ownThread || Volatile.Read(ref _inGuest) == 0) return;
+        if (ownThread) return;
 
         // The lock keeps the vCPU's machine alive during the kick; the vCPU itself never takes it between exits.
         lock (_kicking)
         {
-            if (Volatile.Read(ref _inGuest) == 0 || _vcpu is null) return;
+            if (_vcpu is null) return;
             _kicks++;
             _vcpu.Kick();
         }
     }
-
-    /// <summary>About to enter the guest; false where a message waits.</summary>
-    public bool TryEnter()
-    {
-        Interlocked.Exchange(ref _inGuest, 1);
-        if (Volatile.Read(ref _mail) == 0) return true;
-        Volatile.Write(ref _inGuest, 0);
-        return false;
-    }
-
-    /// <summary>Back from the guest.</summary>
-    public void Leave() => Volatile.Write(ref _inGuest, 0);
 
     /// <summary>
     /// The slice ends and the mailbox runs. Everything whose ring was seen is queued already, and the next slice's token is queued behind it;

@@ -76,7 +76,7 @@ internal sealed class CommandLineInterface
         var command = Examples.Of(new Command("demo", "Boots Debian's kernel to a shell; fetches what is missing into the user's cache on first use.")
         {
             vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, disk, refresh,
-        }, "actorvmm demo", "actorvmm demo --vcpus 2 --memory 512");
+        }, "actorvmm demo", "actorvmm demo --vcpus 2 --memory 512", "actorvmm demo --disk");
         command.SetAction((parsed, _) => new DemoCommand(_services, _descriptors).RunAsync(new DemoOptions(
             parsed.GetValue(hypervisor)!, ClockOf(parsed.GetValue(clock)) ?? ClockMode.Host, parsed.GetValue(vcpus),
             parsed.GetValue(memory), parsed.GetValue(kernel), parsed.GetValue(initrd), parsed.GetValue(cmdline),

@@ -59,7 +59,8 @@ public sealed record GuestImage(string KernelPath, string InitramfsPath, string 
             archive.AddDirectory(directory);
         archive.AddCharacterDevice("dev/console", major: 5, minor: 1);
         archive.AddFile("bin/busybox", File.ReadAllBytes(guest.BusyboxPath), Executable);
-        archive.AddFile("init", InitScript(), Executable);
+        archive.AddFile("init", Script("init.sh"), Executable);
+        archive.AddFile("dhcp.script", Script("dhcp.sh"), Executable);
 
         var modules = new KernelModules(guest.ModulesDirectory);
         var order = modules.InLoadOrder(options.Modules);
@@ -71,9 +72,9 @@ public sealed record GuestImage(string KernelPath, string InitramfsPath, string 
         return archive.ToArray();
     }
 
-    private static byte[] InitScript()
+    private static byte[] Script(string name)
     {
-        using var stream = Assembly.GetExecutingAssembly().GetManifestResourceStream("init.sh")!;
+        using var stream = Assembly.GetExecutingAssembly().GetManifestResourceStream(name)!;
         using var bytes = new MemoryStream();
         stream.CopyTo(bytes);
         return bytes.ToArray();

@@ -14,6 +14,17 @@ mount -t tmpfs tmpfs /run
 while read -r module; do insmod "/modules/$module"; done </modules.list
 
 hostname actorvmm
+
+# actorvmm.net=dhcp on the command line: every interface asks for an address, and the guest goes on once each has one, or none answers.
+if grep -q '\(^\| \)actorvmm.net=dhcp\( \|$\)' /proc/cmdline; then
+  ip link set lo up
+  mkdir -p /etc
+  for interface in $(cd /sys/class/net && ls -d eth* 2>/dev/null); do
+    ip link set "$interface" up
+    udhcpc -i "$interface" -s /dhcp.script -n -q -t 5 -T 1 -A 0 2>&1 | sed 's/^udhcpc: //'
+  done
+fi
+
 [ -x /init.local ] && /init.local
 
 option() { sed -n "s/^\(.* \)\{0,1\}$1=\([^ ]*\).*/\2/p" /proc/cmdline; }

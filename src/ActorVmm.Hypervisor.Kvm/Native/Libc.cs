@@ -17,6 +17,13 @@ internal static unsafe partial class Libc
     [LibraryImport("libc", EntryPoint = "ioctl", SetLastError = true)]
     public static partial int Ioctl(KvmFile file, nuint request, nuint argument);
 
+    /// <summary>
+    /// KVM_RUN, some hundred thousand times a second: no handle to count and no error number to keep for a call that succeeds. Read it with
+    /// <see cref="Marshal.GetLastSystemError"/>, before anything else.
+    /// </summary>
+    [LibraryImport("libc", EntryPoint = "ioctl")]
+    public static partial int IoctlBare(int fd, nuint request, nuint argument);
+
     [LibraryImport("libc", EntryPoint = "close", SetLastError = true)]
     public static partial int Close(nint fd);
 
@@ -41,6 +48,11 @@ internal static unsafe partial class Libc
 
     [LibraryImport("libc", EntryPoint = "gettid")]
     public static partial int GetTid();
+
+    public const ulong SA_RESTART = 0x1000_0000, SA_ONSTACK = 0x0800_0000;
+
+    [LibraryImport("libc", EntryPoint = "sigaction", SetLastError = true)]
+    public static partial int SigAction(int signal, void* action, void* old);
 
     [LibraryImport("libc", EntryPoint = "signal", SetLastError = true)]
     public static partial nint Signal(int signal, nint disposition);

@@ -49,7 +49,7 @@ internal sealed unsafe class GuestRam : IDisposable
     public ulong PhysicalOf(ulong pageIndex) =>
         pageIndex << 12 is var offset && offset < _lowSize ? offset : offset - _lowSize + GuestMemory.HighStart;
 
-    /// <summary>True where some vCPU holds translated code of this page.</summary>
+    /// <summary>True where some vCPU holds translated code of this page, which is RAM.</summary>
     public bool HasCode(ulong physical) => Volatile.Read(ref _codeHolders[PageIndex(physical)]) != 0;
 
     /// <summary>A vCPU makes its first block of a page.</summary>

@@ -45,15 +45,20 @@ internal sealed unsafe partial class SoftCpu
         if (_logCount > 0) ForgetLog();
     }
 
-    /// <summary>Finishes a pending read or write without running further guest instructions.</summary>
-    public void CompletePending()
+    /// <summary>Finishes the instruction of a pending read or write without running another; or returns its next access.</summary>
+    public VcpuExitKind CompletePending()
     {
         AnswerPending();
-        if (_logCount == 0) return;
-        Execute();
-        if (_s->Abort != Abort.None) Settle();
-        // An access that the rest of the instruction asked for was reported to nobody: it is described anew when the guest runs on.
-        _logWanted = false;
+        while (_logCount != 0)
+        {
+            Execute();
+            if (_s->Abort == Abort.None) break;
+            if (Settle() is not (var exit and not VcpuExitKind.None)) continue;
+            if (_logCount != 0) return Report(exit);
+            // The next element of a string instruction, of which nothing has happened yet: between two elements the state is whole.
+            _logWanted = false;
+        }
+        return VcpuExitKind.None;
     }
 
     /// <summary>True with the answer where the access was made in an earlier try of the instruction; else describes the exit.</summary>

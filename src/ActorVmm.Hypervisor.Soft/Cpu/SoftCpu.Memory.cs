@@ -178,7 +178,8 @@ internal sealed unsafe partial class SoftCpu
         WritePart(op, high.Physical, value >> (8 * first), size - first);
     }
 
-    private bool PrepareCode(Op* op, ulong physical, int size) => !_machine.Ram.HasCode(physical) || BeforeCodeWrite(op, physical, size);
+    private bool PrepareCode(Op* op, ulong physical, int size) =>
+        _machine.Ram.Host(physical) == null || !_machine.Ram.HasCode(physical) || BeforeCodeWrite(op, physical, size);
 
     private void WritePart(Op* op, ulong physical, ulong value, int size)
     {

@@ -31,6 +31,9 @@ public sealed class CallerRunsTests : IDisposable
     }
 
     [Fact]
+    public void This_akka_has_what_the_short_way_is_made_of() => Assert.True(MailboxAccess.IsComplete);
+
+    [Fact]
     public async Task What_is_not_an_exit_or_not_told_on_a_vcpu_thread_goes_to_the_pool()
     {
         var handledOn = new BlockingCollection<int>();

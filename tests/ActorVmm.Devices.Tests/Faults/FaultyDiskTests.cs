@@ -40,8 +40,13 @@ public sealed class FaultyDiskTests
 
         _inner.Hold = late;
         if (disk.Start(request)) return request;
-        while (_inner.Held.Count > 0) _inner.Finish(_inner.Held[0]);
-        Assert.True(disk.TryTakeCompleted(out var done));
+        DiskRequest? done = null;
+        for (var round = 0; round < 2 && done is null; round++) // a flush first writes the cache back
+        {
+            while (_inner.Held.Count > 0) _inner.Finish(_inner.Held[^1]);
+            _ = disk.TryTakeCompleted(out done);
+        }
+
         Assert.Same(request, done);
         return request;
     }

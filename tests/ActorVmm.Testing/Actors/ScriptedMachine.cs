@@ -16,6 +16,9 @@ public sealed class ScriptedHypervisor(params GuestScript[] scripts) : IHypervis
     /// <summary>The machine created last.</summary>
     public ScriptedMachine? Machine { get; private set; }
 
+    /// <summary>Its machines make doorbells.</summary>
+    public bool HasDoorbells { get; init; }
+
     /// <summary>Thrown by <see cref="CreateMachine"/> where set.</summary>
     public Exception? Refusal { get; init; }
 
@@ -25,7 +28,7 @@ public sealed class ScriptedHypervisor(params GuestScript[] scripts) : IHypervis
     {
         if (Refusal is { } refusal) throw refusal;
         Interlocked.Increment(ref _live);
-        return Machine = new ScriptedMachine(options, scripts, () => Interlocked.Decrement(ref _live));
+        return Machine = new ScriptedMachine(options, scripts, () => Interlocked.Decrement(ref _live)) { HasDoorbells = HasDoorbells };
     }
 }
 
@@ -36,6 +39,7 @@ public sealed class ScriptedMachine : IMachine, IMachineClock
     private readonly ScriptedVcpu[] _vcpus;
     private readonly Action _disposed;
     private readonly List<(int Gsi, bool Level)> _lines = [];
+    private readonly List<ScriptedDoorbell> _doorbells = [];
     private readonly MachineOptions _options;
     private (MachineState? State, ScriptedVcpu.Place[] Places) _saved;
     private ulong _now;
@@ -77,6 +81,15 @@ public sealed class ScriptedMachine : IMachine, IMachineClock
         get { lock (Sync) return [.. _lines]; }
     }
 
+    /// <summary>Doorbells can be made, as under KVM.</summary>
+    public bool HasDoorbells { get; init; }
+
+    /// <summary>The doorbells that are registered now.</summary>
+    public IReadOnlyList<ScriptedDoorbell> Doorbells
+    {
+        get { lock (Sync) return [.. _doorbells]; }
+    }
+
     /// <summary>Lets machine time pass.</summary>
     public void Advance(ulong nanoseconds)
     {
@@ -108,7 +121,14 @@ public sealed class ScriptedMachine : IMachine, IMachineClock
 
     public void SendMsi(ulong address, uint data) { }
     public void SendNmi(int vcpu) { }
-    public IDoorbell? TryCreateDoorbell(DoorbellAddress address) => null;
+
+    public IDoorbell? TryCreateDoorbell(DoorbellAddress address)
+    {
+        if (!HasDoorbells) return null;
+        var doorbell = new ScriptedDoorbell(address, gone => { lock (Sync) _doorbells.Remove(gone); });
+        lock (Sync) _doorbells.Add(doorbell);
+        return doorbell;
+    }
 
     public void PauseClock() => ClockPauses++;
     public void ResumeClock() => ClockPauses--;

@@ -23,6 +23,7 @@ public sealed class ScriptedVcpu : IVcpu
     private bool _kicked;
     private bool _interrupted;
     private bool _inside;
+    private bool _continues;
     private ulong _retired;
 
     internal ScriptedVcpu(ScriptedMachine machine, int id, GuestScript script)
@@ -62,6 +63,13 @@ public sealed class ScriptedVcpu : IVcpu
     public VcpuExitKind TripleFault() => VcpuExitKind.Shutdown;
     public VcpuExitKind Fail(string detail) { Exit.Detail = detail; return VcpuExitKind.Failed; }
 
+    /// <summary>The access is the first half of a read-modify-write: the next exit belongs to the same instruction.</summary>
+    public VcpuExitKind AndOn(VcpuExitKind access)
+    {
+        _continues = true;
+        return access;
+    }
+
     /// <summary>HLT with interrupts on: until any interrupt line rises, or at once where one has since the last wait.</summary>
     public VcpuExitKind WaitForInterrupt() => WaitsForInterrupt;
 
@@ -100,7 +108,12 @@ public sealed class ScriptedVcpu : IVcpu
         }
     }
 
-    public void CompletePending() { }
+    public VcpuExitKind CompletePending()
+    {
+        if (!_continues) return VcpuExitKind.None;
+        _continues = false;
+        return _guest!.MoveNext() ? _guest.Current : VcpuExitKind.Halted;
+    }
 
     public VcpuState GetState() => ScriptedState.Of(_stay switch
     {
@@ -118,6 +131,7 @@ public sealed class ScriptedVcpu : IVcpu
         _guest = null;
         _stay = VcpuExitKind.None;
         _interrupted = false;
+        _continues = false;
         Volatile.Write(ref _retired, 0);
     }
 
@@ -148,6 +162,7 @@ public sealed class ScriptedVcpu : IVcpu
                 if (_stay != VcpuExitKind.None) { _machine.Idle(this); continue; }
             }
 
+            _continues = false;
             var kind = _guest.MoveNext() ? _guest.Current : VcpuExitKind.Halted;
             Volatile.Write(ref _retired, _retired + 1);
             _machine.Tick();

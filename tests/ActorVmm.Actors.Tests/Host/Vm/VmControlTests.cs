@@ -1,3 +1,4 @@
+using System.Text.RegularExpressions;
 using Akka.Actor;
 using ActorVmm.Actors.Host.Vm;
 using ActorVmm.Actors.Host.Vm.Vcpus;
@@ -95,6 +96,37 @@ public sealed class VmControlTests
 
         Assert.Equal(StopReason.Requested, (await vm.Completion.WaitAsync(VmFixture.Patience)).Reason);
         Assert.Equal(0, hypervisor.LiveMachines);
+    }
+
+    [Fact]
+    public async Task A_state_that_is_asked_for_in_the_middle_of_a_read_modify_write_has_made_its_store()
+    {
+        static IEnumerator<VcpuExitKind> Counting(ScriptedVcpu cpu)
+        {
+            while (true)
+            {
+                yield return cpu.AndOn(cpu.In(ProbeDevice.Port, size: 4));
+                yield return cpu.Out(ProbeDevice.Port, size: 4, cpu.Answer + 1);
+            }
+        }
+
+        await using var fixture = new VmFixture();
+        var hypervisor = new ScriptedHypervisor(Counting);
+        var vm = await fixture.StartAsync(hypervisor, devices: parts => ProbeActor.Unit(parts, new ProbeFaults()));
+        var vcpu = fixture.Host.System.ActorSelection("/user/host/vm/vcpus/0");
+        for (var i = 0; i < 50; i++)
+        {
+            var runs = hypervisor.Machine!.Scripted[0].Runs;
+            await VmFixture.EventuallyAsync(() => hypervisor.Machine.Scripted[0].Runs > runs, "the guest runs");
+            await vm.PauseAsync().WaitAsync(VmFixture.Patience);
+            var state = await vcpu.Ask<VcpuProtocol.StateIs>(VcpuProtocol.GetState.Instance, VmFixture.Patience);
+            Assert.False(state.AwaitsReply);
+            var tree = (await vm.InspectAsync().WaitAsync(VmFixture.Patience)).ToString();
+            var counts = Regex.Match(tree, @"probe reads (\d+) writes (\d+)", RegexOptions.None, VmFixture.Patience);
+            Assert.True(counts.Success, tree);
+            Assert.Equal(counts.Groups[1].Value, counts.Groups[2].Value);
+            await vm.ResumeAsync().WaitAsync(VmFixture.Patience);
+        }
     }
 
     [Fact]

@@ -236,10 +236,10 @@ public sealed class QueueFuzzTests(ITestOutputHelper output)
         public void OnNotify(int index)
         {
             var queue = _port!.Queue(index);
+            Span<byte> bytes = stackalloc byte[48];
             while (queue.TryTake(out var chain))
             {
                 Taken++;
-                Span<byte> bytes = stackalloc byte[48];
                 var count = (int)Math.Min((ulong)bytes.Length, Math.Min(chain.ReadableLength, chain.WritableLength));
                 Assert.True(chain.TryRead(0, bytes[..count]));
                 Assert.True(chain.TryWrite(chain.WritableLength - (ulong)count, bytes[..count]));

@@ -1,4 +1,5 @@
 using System.Numerics;
+using System.Runtime.CompilerServices;
 using Akka.Actor;
 using Akka.Event;
 using ActorVmm.Actors.Dispatch;
@@ -21,6 +22,8 @@ public sealed partial class VcpuActor : UntypedActor
 
     private readonly VcpuSeat _seat;
     private readonly IVcpu _vcpu;
+    private readonly IActorRef _self; // Self looks it up in the thread's context
+    private readonly IActorRef _bus;
     private readonly VcpuLinks _links;
     private readonly VcpuDispatcher _dispatcher;
     private readonly ILoggingAdapter _log;
@@ -41,6 +44,8 @@ public sealed partial class VcpuActor : UntypedActor
         ArgumentNullException.ThrowIfNull(seat);
         _seat = seat;
         _vcpu = seat.Vcpu;
+        _self = Self;
+        _bus = links.Bus;
         _links = links;
         _log = Context.GetLogger();
         _dispatcher = ((ActorCell)Context).Dispatcher as VcpuDispatcher
@@ -152,22 +157,21 @@ public sealed partial class VcpuActor : UntypedActor
 
     // ---- One slice.
 
+    // Optimized at once: a busy guest may stay in this loop for ever, and what the loop starts with is what it keeps.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private void RunSlice()
     {
-        var gate = _dispatcher.Gate;
         if (_ringFirst)
         {
             _ringFirst = false;
             if (!Ring()) return;
         }
 
-        while (true)
+        var (gate, run, vcpu) = (_dispatcher.Gate, _links.Run, _vcpu);
+        while (!gate.HasMail)
         {
-            if (_links.Run.Ending) { BecomePaused(); return; }
-            if (!gate.TryEnter()) break;
-            var kind = _vcpu.Run();
-            gate.Leave();
-            if (!Handle(kind)) return;
+            if (run.Ending) { BecomePaused(); return; }
+            if (!Handle(vcpu.Run())) return;
         }
 
         gate.EndSlice();
@@ -181,7 +185,7 @@ public sealed partial class VcpuActor : UntypedActor
         {
             case VcpuExitKind.PortRead or VcpuExitKind.PortWrite or VcpuExitKind.MmioRead or VcpuExitKind.MmioWrite:
                 return Access(_vcpu.Exit, kind);
-            case VcpuExitKind.Kicked: return true; // the gate says why
+            case VcpuExitKind.Kicked: return true; // the gate says why, unless the cause has been served meanwhile
             case VcpuExitKind.Alarm: return Ring();
             case VcpuExitKind.Halted: _links.Vm.Tell(new VcpuProtocol.Halted(_vcpu.Id), Self); return true;
             case VcpuExitKind.Shutdown: return End(StopReason.TripleFault, "");
@@ -206,7 +210,7 @@ public sealed partial class VcpuActor : UntypedActor
         _access.Begin(exit);
         if ((_exits & ExitTelemetry.SampleMask) == 0 && ExitTelemetry.IsWatched) return SampledAccess(exit, kind);
         _dispatcher.Context.BeginExit();
-        _links.Bus.Tell(_access, Self);
+        _bus.Tell(_access, _self);
         if (_dispatcher.Context.IsAbandoned) return BecomeAbandoned();
         if (_access.IsDone || WaitBriefly()) { Finish(exit); return true; }
         if (!_access.TryPark(Self)) { Finish(exit); return true; }
@@ -368,9 +372,19 @@ public sealed partial class VcpuActor : UntypedActor
         Self.Tell(VcpuProtocol.Run.Token, Self);
     }
 
+    /// <summary>
+    /// The instruction that left the guest is finished first, and what it still has to say to devices is said: a state that is saved must
+    /// owe nothing. Where a device does not answer at once, the answer to the question says so.
+    /// </summary>
     private VcpuState TakeState()
     {
-        if (!AwaitsReply) _vcpu.CompletePending();
+        while (!AwaitsReply && _vcpu.CompletePending() is var kind and not VcpuExitKind.None)
+        {
+            var paused = string.Equals(_state, "paused", StringComparison.Ordinal);
+            if (Handle(kind)) continue;
+            if (AwaitsReply && paused) PauseWaiting();
+            break;
+        }
         return _vcpu.GetState();
     }
 

@@ -14,6 +14,7 @@ internal static class VirtioRack
         VirtioPlan.Of(spec).Select(place => place.Kind switch
         {
             VirtioKind.Disk    => Disk(spec, parts, place),
+            VirtioKind.Net     => NetUnit.Of(spec, parts, place),
             VirtioKind.Entropy => Entropy(spec, parts, place),
             _ => throw new HypervisorException($"{spec.Name}: {place.Name} is not built in this version; remove it"),
         });

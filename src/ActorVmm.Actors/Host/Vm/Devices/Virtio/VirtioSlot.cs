@@ -90,10 +90,7 @@ public sealed class VirtioSlot
 
     /// <summary>The device for the rack; <paramref name="make"/> makes a fresh instance for each restart.</summary>
     public DeviceUnit Unit(Func<IVirtioDevice> make) =>
-        new(Place.Name, VirtioActor.Props(this, make), AddressRange.Mmio(Place.Slot.Address.Value, Place.Slot.Size))
-        {
-            Slot = Base,
-        };
+        new(Place.Name, VirtioActor.Props(this, make), AddressRange.Mmio(Place.Slot.Address.Value, Place.Slot.Size)) { Slot = Base };
 
     /// <summary>Stops for good: backends are let go.</summary>
     internal void Dispose()

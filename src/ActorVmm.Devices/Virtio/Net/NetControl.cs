@@ -1,0 +1,99 @@
+namespace ActorVmm.Devices.Virtio.Net;
+
+/// <summary>
+/// The operator's side of a network device: the cable, limits at run time, and the counters. Outlives the device when it is restarted; any
+/// thread.
+/// </summary>
+public sealed class NetControl
+{
+    private volatile bool _plugged = true;
+    private volatile Limits? _limits;
+
+    /// <summary>Rings the device; set by whoever runs it.</summary>
+    public Action Ring { get; set; } = static () => { };
+
+    /// <summary>Whether the operator's cable is in. The guest's link is up where the outside's is as well.</summary>
+    public bool Plugged => _plugged;
+
+    /// <summary>What went through the device and what was dropped.</summary>
+    public NetCounters Counters { get; } = new();
+
+    /// <summary>Pulls the cable, or puts it in.</summary>
+    public void SetPlugged(bool plugged)
+    {
+        _plugged = plugged;
+        Ring();
+    }
+
+    /// <summary>New limits; null leaves a direction as it is.</summary>
+    public void SetLimits(RateLimiterSpec? receive, RateLimiterSpec? transmit)
+    {
+        var before = _limits;
+        _limits = new Limits(receive ?? before?.Receive, transmit ?? before?.Transmit);
+        Ring();
+    }
+
+    /// <summary>Limits that were changed; the same object until the next change.</summary>
+    internal Limits? Changed => _limits;
+
+    internal sealed record Limits(RateLimiterSpec? Receive, RateLimiterSpec? Transmit);
+}
+
+/// <summary>What a network device counts. Written by the device's thread, read by any.</summary>
+public sealed class NetCounters
+{
+    private readonly long[] _values = new long[(int)NetCounter.Count];
+
+    /// <summary>One counter's value.</summary>
+    public long this[NetCounter counter] => Volatile.Read(ref _values[(int)counter]);
+
+    internal void Add(NetCounter counter, long amount = 1) => Volatile.Write(ref _values[(int)counter], _values[(int)counter] + amount);
+
+    /// <inheritdoc/>
+    public override string ToString() => string.Join(", ",
+        Enumerable.Range(0, _values.Length).Where(i => _values[i] != 0).Select(i => $"{(NetCounter)i} {Volatile.Read(ref _values[i])}"));
+}
+
+/// <summary>Counters of a network device: packets, or bytes where the name says so.</summary>
+public enum NetCounter
+{
+    Sent,
+    SentBytes,
+    Received,
+    ReceivedBytes,
+
+    /// <summary>Sent, shorter than the two headers or longer than any packet.</summary>
+    SentBadLength,
+
+    /// <summary>Sent, with a packet header that the negotiated features do not allow.</summary>
+    SentBadHeader,
+
+    /// <summary>Sent from an address that is not the device's.</summary>
+    SentSpoofed,
+
+    /// <summary>Sent, and dropped by the outside.</summary>
+    SentRefused,
+
+    /// <summary>Either way, while the link was down.</summary>
+    LinkDown,
+
+    /// <summary>Received, and not for this device.</summary>
+    Filtered,
+
+    /// <summary>Received, and larger than the driver's buffers.</summary>
+    ReceivedNoRoom,
+
+    /// <summary>Receive buffers that cannot be used: too short, or not writable.</summary>
+    BadBuffers,
+
+    /// <summary>Requests on which the device failed again and again.</summary>
+    Suspect,
+
+    /// <summary>Commands of the control queue.</summary>
+    Commands,
+
+    /// <summary>Of these, refused.</summary>
+    BadCommands,
+
+    Count,
+}

@@ -1,0 +1,264 @@
+using ActorVmm.Devices.Virtio.Queue;
+using ActorVmm.Memory;
+
+namespace ActorVmm.Devices.Virtio.Net;
+
+/// <summary>
+/// One receive queue (virtio 1.2 §5.1.6.3 and .4). It holds the driver's buffers ready, lets the packet port write straight into them, and
+/// completes as many as a packet took. Behind the buffers lies a scratch of the largest packet's size, so that a packet is never cut off: one
+/// that reached into it is kept aside until there are buffers for it, or dropped where there never will be.
+/// </summary>
+internal sealed class ReceiveQueue
+{
+    private const int BatchPackets = 64, BatchBytes = 512 << 10;
+
+    /// <summary>Pieces at most: one is for the scratch.</summary>
+    private const int MaxPieces = PacketLimits.MaxSegments - 1;
+
+    private readonly NetDevice _device;
+    private readonly int _pair;
+    private readonly Held[] _held;
+    private readonly HostSegment[] _pieces = new HostSegment[MaxPieces + 1];
+    private readonly HostScratch _scratch = new(PacketLimits.MaxPacket);
+    private int _heldCount, _pieceCount;
+    private long _capacity;
+    private byte[]? _aside;
+    private int _asideLength;
+    private bool _asideTried;
+    private int _written; // a packet that lies in the buffers and waits for the rate limit
+
+    /// <summary>A driver's buffer that is ready.</summary>
+    private struct Held
+    {
+        public DescriptorChain Chain;
+        public int Pieces;
+        public int Length;
+    }
+
+    public ReceiveQueue(NetDevice device, int pair, ushort size)
+    {
+        (_device, _pair) = (device, pair);
+        _held = new Held[size];
+    }
+
+    private VirtQueue Queue => _device.Port.Queue(2 * _pair);
+
+    private bool Merge => _device.Has(NetFeatures.MergeBuffers);
+
+    /// <summary>The driver's buffers are gone.</summary>
+    public void Clear()
+    {
+        _heldCount = _pieceCount = _asideLength = _written = 0;
+        _capacity = 0;
+        Array.Clear(_held);
+    }
+
+    /// <summary>The driver has rung: what did not fit before gets one more chance.</summary>
+    public void BuffersAdded()
+    {
+        if (_asideLength == 0) return;
+        _asideTried = true;
+    }
+
+    /// <summary>Passes on what waits outside, as far as there are buffers, and as much as one message should.</summary>
+    public void Serve()
+    {
+        var bytes = 0;
+        for (var packets = 0; ; packets++)
+        {
+            if (packets == BatchPackets || bytes >= BatchBytes)
+            {
+                _device.Again();
+                return;
+            }
+            if (_written > 0)
+            {
+                if (!Finish(_written)) return;
+                continue;
+            }
+            if (!Gather(_asideLength > 0 ? _asideLength : _device.ReceiveRoom)) return; // no buffers: it waits outside
+            int length;
+            if (_asideLength > 0)
+            {
+                if (!TakeAside(out length)) return;
+            }
+            else
+            {
+                _pieces[_pieceCount] = _scratch.Segment;
+                length = _device.Packets.Receive(_pair, _pieces.AsSpan(0, _pieceCount + 1));
+                if (length == 0) return;
+                if (length < PacketLimits.MinPacket) continue; // nothing that could be a packet
+                if (!_device.WantsFrame(Destination()))
+                {
+                    _device.Counters.Add(NetCounter.Filtered);
+                    continue;
+                }
+                if (length > _capacity)
+                {
+                    PutAside(length);
+                    continue;
+                }
+            }
+            bytes += length;
+            if (!Finish(length)) return;
+        }
+    }
+
+    /// <summary>The link is down: what waits outside is lost.</summary>
+    public void Discard()
+    {
+        _asideLength = 0;
+        if (_written > 0)
+        {
+            _written = 0;
+            _device.Counters.Add(NetCounter.LinkDown);
+        }
+        ReadOnlySpan<HostSegment> scratch = [_scratch.Segment];
+        for (var packets = 0; packets < BatchPackets; packets++)
+        {
+            if (_device.Packets.Receive(_pair, scratch) == 0) return;
+            _device.Counters.Add(NetCounter.LinkDown);
+        }
+        _device.Again();
+    }
+
+    /// <summary>Holds buffers for <paramref name="need"/> bytes, or as many as there are; without merging, one. False where there is none.</summary>
+    private bool Gather(int need)
+    {
+        var merge = Merge;
+        while ((merge ? _capacity < need : _heldCount == 0) && _heldCount < _held.Length && Queue.TryTake(out var chain))
+        {
+            if (!TryHold(chain))
+            {
+                if (chain.Writable.Length + _pieceCount > MaxPieces && _heldCount > 0)
+                {
+                    Queue.Untake(chain); // enough pieces for one call
+                    break;
+                }
+                _device.Counters.Add(chain.IsSuspect ? NetCounter.Suspect : NetCounter.BadBuffers);
+                Queue.Complete(chain, 0);
+            }
+        }
+        return _heldCount > 0;
+    }
+
+    private bool TryHold(DescriptorChain chain)
+    {
+        // A buffer must hold a packet's header (§5.1.6.3.1), and its driver must want it written.
+        if (chain.IsSuspect || chain.WritableLength < PacketHeader.Length || chain.ReadableLength > 0
+            || chain.Writable.Length + _pieceCount > MaxPieces)
+            return false;
+        var count = _pieceCount;
+        long length = 0;
+        foreach (var segment in chain.Writable)
+        {
+            // More than the largest packet is never filled.
+            var part = (int)Math.Min(segment.Length, PacketLimits.MaxPacket);
+            if (!chain.Memory.TryLocate(segment.Address, part, out _pieces[count])) return false;
+            length += part;
+            count++;
+            if (part < segment.Length) break; // what follows would not be contiguous in the buffer's own terms
+        }
+        _held[_heldCount++] = new Held { Chain = chain, Pieces = count - _pieceCount, Length = (int)length };
+        _pieceCount = count;
+        _capacity += length;
+        return true;
+    }
+
+    /// <summary>A packet lies in the buffers: they are completed, unless the rate limit makes it wait there.</summary>
+    private bool Finish(int length)
+    {
+        if (!_device.MayReceive((ulong)length))
+        {
+            _written = length;
+            return false;
+        }
+        _written = 0;
+        var left = length;
+        var used = 0;
+        while (left > 0) left -= _held[used++].Length;
+        _held[0].Chain.TryWrite(PacketHeader.BufferCountOffset, (ushort)used); // 1 without merging, as it must be (§5.1.6.4.1)
+        left = length;
+        var pieces = 0;
+        for (var i = 0; i < used; i++)
+        {
+            ref var held = ref _held[i];
+            var part = Math.Min(left, held.Length);
+            held.Chain.Written(0, (ulong)part);
+            Queue.Complete(held.Chain, (uint)part);
+            left -= part;
+            pieces += held.Pieces;
+            _capacity -= held.Length;
+        }
+        _heldCount -= used;
+        _pieceCount -= pieces;
+        Array.Copy(_held, used, _held, 0, _heldCount);
+        Array.Clear(_held, _heldCount, used);
+        Array.Copy(_pieces, pieces, _pieces, 0, _pieceCount);
+        _device.Counters.Add(NetCounter.Received);
+        _device.Counters.Add(NetCounter.ReceivedBytes, length - PacketHeader.Length);
+        return true;
+    }
+
+    /// <summary>The packet is larger than the buffers at hand: it is kept, whole.</summary>
+    private void PutAside(int length)
+    {
+        if (!Merge)
+        {
+            _device.Counters.Add(NetCounter.ReceivedNoRoom); // one buffer is all that it may take
+            return;
+        }
+        _aside ??= new byte[PacketLimits.MaxPacket];
+        var at = 0;
+        foreach (var piece in _pieces.AsSpan(0, _pieceCount + 1))
+        {
+            var part = Math.Min(piece.Length, length - at);
+            piece.Bytes[..part].CopyTo(_aside.AsSpan(at));
+            at += part;
+        }
+        _asideLength = length;
+        _asideTried = false;
+    }
+
+    /// <summary>Copies the packet that was kept into buffers. False where there still are too few.</summary>
+    private bool TakeAside(out int length)
+    {
+        length = _asideLength;
+        if (_capacity < length)
+        {
+            // All that the driver has, or it rang and it was not enough: there is no waiting for more.
+            if (_heldCount < Queue.Size && !_asideTried && _pieceCount < MaxPieces / 2) return false;
+            _device.Counters.Add(NetCounter.ReceivedNoRoom);
+            _asideLength = 0;
+            _device.Again();
+            return false;
+        }
+        var at = 0;
+        foreach (var piece in _pieces.AsSpan(0, _pieceCount))
+        {
+            var part = Math.Min(piece.Length, length - at);
+            _aside.AsSpan(at, part).CopyTo(piece.Bytes);
+            at += part;
+        }
+        _asideLength = 0;
+        return true;
+    }
+
+    /// <summary>Where the packet that was just received goes: six bytes behind its header, which may lie in two pieces.</summary>
+    private ReadOnlySpan<byte> Destination()
+    {
+        var first = _pieces[0];
+        const int End = PacketHeader.Length + MacAddress.Length;
+        if (first.Length >= End) return first.Bytes[PacketHeader.Length..End];
+        var at = 0;
+        foreach (var piece in _pieces.AsSpan(0, _pieceCount + 1))
+        {
+            for (var i = 0; i < piece.Length && at < End; i++, at++)
+                if (at >= PacketHeader.Length) _destination[at - PacketHeader.Length] = piece.Bytes[i];
+            if (at == End) break;
+        }
+        return _destination;
+    }
+
+    private readonly byte[] _destination = new byte[MacAddress.Length];
+}
