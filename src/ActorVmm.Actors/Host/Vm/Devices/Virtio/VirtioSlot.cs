@@ -1,7 +1,6 @@
 using Akka.Actor;
 using ActorVmm.Actors.Dispatch;
 using ActorVmm.Actors.Host.Vm.Bus;
-using ActorVmm.Actors.Host.Vm.Faults;
 using ActorVmm.Backends.Polling;
 using ActorVmm.Devices;
 using ActorVmm.Devices.Virtio;
@@ -40,7 +39,6 @@ public sealed class VirtioSlot
         Ledger = new VirtioLedger(queueSizes);
         Clock = new MachineTime(parts.Machine.Clock, parts.BootUnixNanoseconds);
         parts.Virtio.Add(this);
-        if (FaultHooks.Compiled) parts.Faults?.Attach(Place.Name, Ledger);
         _rung = [.. queueSizes.Select(static (_, queue) => new DoorbellRang(queue))];
     }
 
