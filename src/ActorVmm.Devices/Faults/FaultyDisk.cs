@@ -162,8 +162,8 @@ public sealed class FaultyDisk(IDisk inner, FaultSite site, Action<ulong, Action
             if (steps.Cached)
             {
                 _cache.Take(request);
-                request.Status = DiskStatus.Ok;
-                return true;
+                // Torn and cached: a part has reached the disk already, and only a flush makes it whole, as where the power fails.
+                return Instead(request, request.Sector, steps.Torn ?? 0);
             }
 
             if (_cache.Count > 0) _cache.Forget(request.Sector, request.Bytes / DiskRequest.SectorSize);

@@ -27,6 +27,7 @@ internal sealed class CommandLineInterface
             _verbose, Demo(), Run(), Check(), Doctor(),
         };
         foreach (var command in new HostCommands(_services, _descriptors, _output, _verbose).All()) root.Add(command);
+        root.Add(ExperimentCommands.Of(_descriptors));
         root.Add(Completion.Command(root));
         Examples.Install(root);
         // '@' begins no file of arguments here: it may begin a value.
