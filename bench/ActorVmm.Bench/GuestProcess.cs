@@ -76,6 +76,26 @@ internal sealed class GuestProcess : IDisposable
         }
     }
 
+    /// <summary>Reads the console up to <paramref name="end"/> and gives what came before it.</summary>
+    /// <exception cref="InvalidOperationException">It never comes; the message has the last output.</exception>
+    public async Task<string> ReadUntilAsync(string end)
+    {
+        using var late = new CancellationTokenSource(Patience);
+        var buffer = new byte[4096];
+        while (true)
+        {
+            var text = _seen.ToString();
+            if (text.IndexOf(end, StringComparison.Ordinal) is var at and >= 0)
+            {
+                _seen.Remove(0, at + end.Length);
+                return text[..at];
+            }
+            var count = await _process.StandardOutput.BaseStream.ReadAsync(buffer, late.Token);
+            if (count == 0) throw new InvalidOperationException($"the guest ended before it printed \"{end}\":\n{_seen}");
+            _seen.Append(Encoding.Latin1.GetString(buffer, 0, count));
+        }
+    }
+
     public void Type(string text)
     {
         _process.StandardInput.Write(text);
@@ -109,6 +129,20 @@ internal sealed class GuestProcess : IDisposable
             if (size >= ram) guest = Math.Max(guest, resident);
         }
         return (total, guest);
+    }
+
+    /// <summary>
+    /// Seconds that the kernel has given to the thread whose name begins with <paramref name="name"/>: what a busy host does not add to.
+    /// </summary>
+    public double ThreadSeconds(string name)
+    {
+        foreach (var thread in Directory.EnumerateDirectories($"/proc/{Id}/task"))
+        {
+            if (!File.ReadAllText(Path.Combine(thread, "comm")).StartsWith(name, StringComparison.Ordinal)) continue;
+            // Nanoseconds on a processor come first (Documentation/scheduler/sched-stats.rst).
+            return long.Parse(File.ReadAllText(Path.Combine(thread, "schedstat")).Split(' ')[0], CultureInfo.InvariantCulture) / 1e9;
+        }
+        throw new InvalidOperationException($"process {Id} has no thread {name}");
     }
 
     private static long Kib(string line) =>

@@ -35,9 +35,12 @@ internal static class KvmExits
         ("bus and device actor", static (lane, exit) => lane.ServeThroughBus(exit)),
     ];
 
-    /// <summary>Arguments: path of qemu-system-x86_64.</summary>
+    /// <summary>
+    /// Arguments: <c>exits</c>, <c>latency</c> or <c>qemu</c> for that part alone; those of <see cref="ProgramVersusQemu"/> follow.
+    /// </summary>
     public static int Run(string[] args)
     {
+        bool Wanted(string part) => args.Length == 0 || string.Equals(args[0], part, StringComparison.Ordinal);
         var hypervisor = new KvmHypervisor();
         var report = hypervisor.Probe();
         if (report.Items.FirstOrDefault(item => item.Name == "machine") is not { Works: true })
@@ -46,6 +49,14 @@ internal static class KvmExits
             return 0;
         }
 
+        if (Wanted("exits")) Exit(hypervisor);
+        if (Wanted("latency")) KvmLatency.Run(hypervisor);
+        if (Wanted("qemu")) ProgramVersusQemu.Run(args.Length > 1 ? args[1..] : []);
+        return 0;
+    }
+
+    private static void Exit(KvmHypervisor hypervisor)
+    {
         using var rig = new ExitRig(lanes: 2);
         rig.AsVcpu(() =>
         {
@@ -53,11 +64,10 @@ internal static class KvmExits
             Console.WriteLine($"one vCPU: us/exit and ratio to the direct call, medians of {Rounds} interleaved rounds of {Exits} exits");
             foreach (var (name, access) in Kinds) OneVcpu(hypervisor, rig.Lanes[0], name, access);
         });
-        TwoVcpus(hypervisor, rig);
+        using (TinyGuest one = Loop(hypervisor, rig.Lanes[0], Kinds[1].Access), other = Loop(hypervisor, rig.Lanes[1], Kinds[1].Access))
+            TwoVcpus("two vCPUs at once, each in a VM of its own", rig, [one.Machine.Vcpus[0], other.Machine.Vcpus[0]]);
+        using (var both = LoopOfTwo(hypervisor, rig)) TwoVcpus("two vCPUs of one VM at once", rig, both.Machine.Vcpus);
         rig.AsVcpu(() => Handler(hypervisor, rig.Lanes[0]));
-        rig.AsVcpu(() => KvmVersusQemu.Run(hypervisor, rig.Lanes[0], args.Length > 0 ? args[0] : "qemu-system-x86_64"));
-        KvmLatency.Run(hypervisor);
-        return 0;
     }
 
     /// <summary>An endless loop of one access to the scratch register of the lane's device.</summary>
@@ -72,6 +82,26 @@ internal static class KvmExits
             access(c, lane);
             c.jmp(again);
         }).Start64();
+
+    /// <summary>Two vCPUs of one machine in one and the same loop of IN, each with the port of its own lane in DX.</summary>
+    private static TinyGuest LoopOfTwo(KvmHypervisor hypervisor, ExitRig rig)
+    {
+        var guest = new TinyGuest(hypervisor, vcpus: 2).Code(c =>
+        {
+            var again = c.CreateLabel();
+            c.Label(ref again);
+            c.@in(al, dx);
+            c.jmp(again);
+        }).Start64(change: state => state with { General = state.General with { Rdx = rig.Lanes[0].Port + 7UL } });
+        var (first, second) = (guest.Machine.Vcpus[0].GetState(), guest.Machine.Vcpus[1].GetState());
+        guest.Machine.Vcpus[1].SetState(second with
+        {
+            Activity = VcpuActivity.Running,
+            General = first.General with { Rdx = rig.Lanes[1].Port + 7UL },
+            Special = first.Special with { ApicBase = second.Special.ApicBase },
+        });
+        return guest;
+    }
 
     private static void OneVcpu(IHypervisor hypervisor, ExitLane lane, string name, Action<Assembler, ExitLane> access)
     {
@@ -96,17 +126,15 @@ internal static class KvmExits
             Print(name, i, times, i == Variants.Length - 1 ? $"target <= {Target}, {perExit:F3} B/exit" : "");
     }
 
-    /// <summary>Two machines on two threads, each with a device of its own on the one bus.</summary>
-    private static void TwoVcpus(IHypervisor hypervisor, ExitRig rig)
+    /// <summary>Two vCPUs on two threads, each with a device of its own on the one bus.</summary>
+    private static void TwoVcpus(string which, ExitRig rig, IReadOnlyList<IVcpu> vcpus)
     {
         var times = Variants.Select(_ => new double[Rounds]).ToArray();
         using var start = new Barrier(rig.Lanes.Count);
         using var end = new Barrier(rig.Lanes.Count);
-        var access = Kinds[1].Access;
         var threads = rig.Lanes.Select((lane, number) => Task.Factory.StartNew(() => lane.AsVcpu(() =>
         {
-            using var guest = Loop(hypervisor, lane, access);
-            var vcpu = guest.Machine.Vcpus[0];
+            var vcpu = vcpus[number];
             for (var i = 0; i < 10; i++) foreach (var (_, serve) in Variants) Measure(vcpu, lane, serve, Exits);
             for (var round = 0; round < Rounds; round++)
             {
@@ -124,7 +152,7 @@ internal static class KvmExits
         }), CancellationToken.None, TaskCreationOptions.LongRunning, TaskScheduler.Default)).ToArray();
         Task.WaitAll(threads);
 
-        Console.WriteLine("two vCPUs at once: us per exit of both");
+        Console.WriteLine($"{which}: us per exit of both");
         for (var i = 1; i < Variants.Length; i++)
             Print("PIO IN x2", i, times, i == Variants.Length - 1 ? $"target <= {TargetOfTwo}" : "");
     }

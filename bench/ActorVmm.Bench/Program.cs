@@ -3,9 +3,11 @@ using ActorVmm.Bench;
 (string Name, string What, Func<string[], int> Run)[] benchmarks =
 [
     ("exit-path", "one register access: direct call, one actor hop, bus and device", ExitPath.Run),
-    ("kvm-exits", "real exits, direct and through bus and device; kicks; messages to a vCPU; QEMU's exits [QEMU] (needs KVM)", KvmExits.Run),
-    ("kvm-vs-qemu", "exits per second of one guest in both programs: ours and qemu -enable-kvm [ROUNDS [EXITS [QEMU]]]", ProgramVersusQemu.Run),
+    ("kvm-exits", "under KVM: exits against direct calls and against QEMU, kicks, messages to a vCPU [exits|latency|qemu [ROUNDS [EXITS [QEMU]]]]",
+        KvmExits.Run),
     ("boot-vs-tcg", "power-on to prompt to reset: soft against qemu-system-x86_64 -accel tcg [ROUNDS [QEMU]]", BootVersusTcg.Run),
+    ("virtio-blk", "block requests without a guest: per second, bytes allocated; doorbell to completion [ROUNDS [REQUESTS]]", VirtioBlk.Run),
+    ("fio-vs-tcg", "fio in the guest: soft against qemu-system-x86_64 -M microvm, tcg [ROUNDS [SECONDS [QEMU [sync|async]]]]", FioVersusTcg.Run),
     ("virtio-ring", "requests per second through a virtqueue, driver and device on one core", VirtioRing.Run),
     ("cold-start", "process start to first guest instruction; memory beyond guest RAM [ROUNDS]", ColdStart.Run),
 ];

@@ -5,6 +5,8 @@ public enum StopReason
 {
     /// <summary>The guest reset itself through the keyboard controller (<c>reboot=k</c>, FADT reset register).</summary>
     ResetI8042,
+    /// <summary>The guest reset itself through the chipset's reset control register, port 0xCF9 (<c>reboot=p</c>).</summary>
+    ResetControl,
     /// <summary>The guest reset itself by a triple fault.</summary>
     TripleFault,
     /// <summary>ACPI S5, or the hypervisor's shutdown event.</summary>
@@ -32,6 +34,7 @@ public sealed record VmOutcome(StopReason Reason, string Detail, ulong RetiredIn
     public string Text => Reason switch
     {
         StopReason.ResetI8042 => "guest reset (i8042)",
+        StopReason.ResetControl => "guest reset (port 0xcf9)",
         StopReason.TripleFault => "triple fault",
         StopReason.Poweroff => "poweroff",
         StopReason.Halted => "halted",

@@ -19,6 +19,9 @@ public sealed record VmSpec
     /// <summary>What shall go wrong.</summary>
     public FaultPlan Faults { get; init; } = FaultPlan.None;
 
+    /// <summary>See <see cref="MachineOptions.CompileThreshold"/>.</summary>
+    public int? CompileThreshold { get; init; }
+
     /// <summary><c>blk0</c>, <c>blk1</c>, ...: the guest's <c>/dev/vda</c>, <c>/dev/vdb</c>, ...</summary>
     public IReadOnlyList<DiskSpec> Disks { get; init; } = [];
 

@@ -18,6 +18,12 @@ public interface IHypervisorCatalog
     /// <param name="reason">Why it is this one, for people: explicit, or what the probe said of each that was looked at.</param>
     IHypervisor Select(string name, out string reason);
 
+    /// <summary>
+    /// What the probe says against the hypervisor that was asked for by name, so that nobody waits a minute to hear it from the guest; null
+    /// where it says nothing against it, for <c>auto</c>, and where probes are not remembered (one per start would be too slow).
+    /// </summary>
+    ProbeReport? DoubtAbout(string name);
+
     /// <summary>Probes all of them now, whatever is remembered, in the order of <see cref="Names"/>.</summary>
     IReadOnlyList<ProbeReport> ProbeAll();
 }
@@ -37,6 +43,13 @@ public sealed class HypervisorCatalog(params (string Name, Func<IHypervisor> Cre
 
     /// <inheritdoc/>
     public IReadOnlyList<ProbeReport> ProbeAll() => [.. hypervisors.Select(hypervisor => hypervisor.Create().Probe())];
+
+    /// <inheritdoc/>
+    public ProbeReport? DoubtAbout(string name)
+    {
+        var named = Array.Find(hypervisors, hypervisor => string.Equals(hypervisor.Name, name, StringComparison.Ordinal));
+        return named.Create is not null && Remembered?.Get(named.Create(), out _) is { Usable: false } report ? report : null;
+    }
 
     /// <inheritdoc/>
     public IHypervisor Select(string name) => Select(name, out _);

@@ -19,12 +19,15 @@ internal sealed unsafe partial class KvmVcpu
     /// <summary>Interprets the page after a successful KVM_RUN. None means: enter again.</summary>
     private VcpuExitKind Describe()
     {
-        switch ((KvmExitReason)Word(RunPage.ExitReason))
+        // Compared one by one: after the kernel, the processor predicts no jump through a table.
+        var reason = (KvmExitReason)Word(RunPage.ExitReason);
+        return reason == KvmExitReason.IO ? DescribePort() : reason == KvmExitReason.MMIO ? DescribeMmio() : DescribeOther(reason);
+    }
+
+    private VcpuExitKind DescribeOther(KvmExitReason reason)
+    {
+        switch (reason)
         {
-            case KvmExitReason.IO:
-                return DescribePort();
-            case KvmExitReason.MMIO:
-                return DescribeMmio();
             case KvmExitReason.HLT: // only without an in-kernel LAPIC, or with interrupts that user space must watch
                 return _haltReported ? VcpuExitKind.None : Report(VcpuExitKind.Halted);
             case KvmExitReason.SHUTDOWN:
@@ -44,15 +47,26 @@ internal sealed unsafe partial class KvmVcpu
 
     private VcpuExitKind DescribePort()
     {
+        _completionDue = true;
         _isMmio = false;
         _isRead = _run[RunPage.IoDirection] == 0;
         _pieceSize = _run[RunPage.IoSize];
         _pieces = (int)Word(RunPage.IoCount);
-        _dataOffset = (int)_page.Field<ulong>(RunPage.IoDataOffset);
+        _dataOffset = (int)Word(RunPage.IoDataOffset);
         _piece = 0;
         _exit.Address = (ushort)Word(RunPage.IoPort);
-        _completionDue = true;
-        return TakePiece();
+        if (_pieces != 1) return TakePiece();
+
+        // Nearly always: one element.
+        _exit.Size = _pieceSize;
+        if (_isRead)
+        {
+            _exit.Data = 0;
+            return _exit.Kind = VcpuExitKind.PortRead;
+        }
+        _exit.Data = Load(_dataOffset, _pieceSize);
+        _pieces = 0; // nothing is to come back
+        return _exit.Kind = VcpuExitKind.PortWrite;
     }
 
     private VcpuExitKind DescribeMmio()
@@ -71,7 +85,6 @@ internal sealed unsafe partial class KvmVcpu
     /// <summary>Presents piece number <see cref="_piece"/>.</summary>
     private VcpuExitKind TakePiece()
     {
-        _exit.Detail = null;
         if (_isMmio)
         {
             _pieceSize = LargestPiece(_mmioLength - _mmioOffset);

@@ -100,6 +100,6 @@ internal sealed unsafe partial class KvmVcpu
             Describe(); // another access of the same instruction, whose effect is not wanted either
             _pieces = _piece = 0;
         }
-        _exit.Kind = VcpuExitKind.None;
+        (_exit.Kind, _exit.Detail) = (VcpuExitKind.None, null);
     }
 }

@@ -1,8 +1,11 @@
 namespace ActorVmm.Hypervisor.Soft;
 
 /// <summary>The software x86-64 CPU: runs anywhere .NET does, and repeats a run exactly under virtual time.</summary>
-public sealed class SoftHypervisor : IHypervisor
+/// <param name="settings">How it runs; the default is what suits most hosts.</param>
+public sealed class SoftHypervisor(SoftOptions? settings = null) : IHypervisor
 {
+    private readonly SoftOptions _settings = settings ?? new SoftOptions();
+
     public string Name => "soft";
 
     public ProbeReport Probe() =>
@@ -16,6 +19,6 @@ public sealed class SoftHypervisor : IHypervisor
         if (options.Clock == ClockMode.Virtual && options.VcpuCount > 1)
             throw new HypervisorException(
                 $"virtual time needs one vCPU, not {options.VcpuCount}: vCPUs on several host threads do not repeat. Use one vCPU or the host clock.");
-        return new SoftMachine(options);
+        return new SoftMachine(options, _settings);
     }
 }

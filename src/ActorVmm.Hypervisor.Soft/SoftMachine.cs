@@ -19,9 +19,10 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
     private readonly Pit8254 _pit;
     private ulong _chipDeadline = ulong.MaxValue;
 
-    public SoftMachine(MachineOptions options)
+    public SoftMachine(MachineOptions options, SoftOptions? settings = null)
     {
         Options = options;
+        CompileThreshold = options.CompileThreshold ?? (settings ?? new SoftOptions()).CompileThreshold;
         Memory = options.Memory;
         Ram = new GuestRam(options.Memory);
         Clock = new SoftClock(options);
@@ -46,6 +47,15 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
     }
 
     public MachineOptions Options { get; }
+
+    /// <summary>See <see cref="SoftOptions.CompileThreshold"/>; 0 where the host offers no executable memory.</summary>
+    public int CompileThreshold { get; private set; }
+
+    /// <summary>Why hot code is not compiled, or null where it is or was not asked for.</summary>
+    public string? NoCompiler { get; private set; }
+
+    /// <summary>The host offers no executable memory: said once, then tier 0 runs everything.</summary>
+    public void NoteNoCompiler(string reason) => (CompileThreshold, NoCompiler) = (0, reason);
 
     public GuestMemory Memory { get; }
 

@@ -28,6 +28,12 @@ public sealed record MachineOptions(GuestMemory Memory, int VcpuCount, ClockMode
     /// <summary>Nanoseconds of virtual time per retired instruction.</summary>
     public uint VirtualNanosecondsPerInstruction { get; init; } = 1;
 
+    /// <summary>
+    /// Software CPU only: entries after which a block of code is compiled to the host's machine code; 0 interprets always, null is its
+    /// default. It changes the speed and nothing that a guest can see.
+    /// </summary>
+    public int? CompileThreshold { get; init; }
+
     /// <summary>Seed of the guest-visible random source (RDRAND) under virtual time.</summary>
     public ulong Seed { get; init; }
 }

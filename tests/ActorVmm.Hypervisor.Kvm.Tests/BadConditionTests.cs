@@ -2,6 +2,7 @@ using System.Runtime.InteropServices;
 using ActorVmm.Hypervisor.Kvm.Native;
 using ActorVmm.Memory;
 using ActorVmm.Testing.Guests;
+using ActorVmm.Testing.Native;
 using Mono.Unix.Native;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -56,6 +57,69 @@ public sealed partial class BadConditionTests
         }
         Assert.Null(WithDescriptors(calls.Length, () => Build(memory)));
         Assert.Equal(before, DescriptorTests.Held());
+    }
+
+    /// <summary>Whatever the kernel refuses, and with whatever error, while a machine is built.</summary>
+    public static TheoryData<string, int> Refusals
+    {
+        get
+        {
+            var data = new TheoryData<string, int>();
+            string[] calls =
+            [
+                nameof(KvmApi.KVM_GET_API_VERSION), nameof(KvmApi.KVM_CHECK_EXTENSION), nameof(KvmApi.KVM_CREATE_VM),
+                nameof(KvmApi.KVM_GET_SUPPORTED_CPUID), nameof(KvmApi.KVM_GET_MSR_INDEX_LIST), nameof(KvmApi.KVM_GET_VCPU_MMAP_SIZE),
+                nameof(KvmApi.KVM_SET_TSS_ADDR), nameof(KvmApi.KVM_SET_IDENTITY_MAP_ADDR), nameof(KvmApi.KVM_CREATE_IRQCHIP),
+                nameof(KvmApi.KVM_SET_GSI_ROUTING), nameof(KvmApi.KVM_CREATE_PIT2), nameof(KvmApi.KVM_SET_USER_MEMORY_REGION),
+                nameof(KvmApi.KVM_CREATE_VCPU), nameof(KvmApi.KVM_SET_CPUID2), nameof(KvmApi.KVM_SET_MSRS), nameof(KvmApi.KVM_SET_LAPIC),
+                nameof(KvmApi.KVM_GET_REGS), nameof(KvmApi.KVM_GET_IRQCHIP), nameof(KvmApi.KVM_GET_PIT2), nameof(KvmApi.KVM_GET_CLOCK),
+            ];
+            foreach (var call in calls) data.Add(call, Libc.ENOMEM);
+            data.Add(nameof(KvmApi.KVM_CREATE_VM), Libc.EBUSY);
+            data.Add(nameof(KvmApi.KVM_CREATE_VCPU), Libc.EBUSY);
+            data.Add(nameof(KvmApi.KVM_SET_USER_MEMORY_REGION), Libc.ENOSPC);
+            data.Add(nameof(KvmApi.KVM_CREATE_VM), Libc.EPERM);
+            return data;
+        }
+    }
+
+    [KvmTheory, MemberData(nameof(Refusals))]
+    public void A_call_that_the_kernel_refuses_is_named_with_what_to_do_and_leaves_nothing_behind(string call, int errno)
+    {
+        using var memory = GuestMemory.Create(1 << 20);
+        Build(memory);
+        var before = DescriptorTests.Held();
+        var request = (uint)typeof(KvmApi).GetField(call)!.GetRawConstantValue()!;
+        var refused = Assert.IsType<HypervisorException>(RefusingKernel.WithoutIoctl(request, errno, () => Build(memory)));
+        Assert.StartsWith($"{call} failed: ", refused.Message, StringComparison.Ordinal);
+        Assert.Contains($"(errno {errno}); {KvmError.Advice(errno)}", refused.Message, StringComparison.Ordinal);
+        Assert.Equal(before, DescriptorTests.Held());
+    }
+
+    [KvmFact]
+    public void A_run_page_that_cannot_be_mapped_leaves_nothing_behind()
+    {
+        using var memory = GuestMemory.Create(1 << 20);
+        Build(memory);
+        using var system = KvmSystem.Open();
+        var size = (uint)system.RunPageSize;
+        var before = DescriptorTests.Held();
+        var refused = Assert.IsType<HypervisorException>(RefusingKernel.WithoutMapping(size, Libc.ENOMEM, () => Build(memory)));
+        Assert.StartsWith("mmap of kvm_run failed: ", refused.Message, StringComparison.Ordinal);
+        Assert.Contains("out of memory", refused.Message, StringComparison.Ordinal);
+        Assert.Equal(before, DescriptorTests.Held());
+    }
+
+    [KvmFact]
+    public void A_second_slot_for_the_same_memory_is_refused_by_the_kernel()
+    {
+        using var memory = GuestMemory.Create(1 << 20);
+        using var machine = new KvmHypervisor().Create(new MachineOptions(memory, 1));
+        var region = memory.Regions[0];
+        var twice = new KvmMemoryRegion { Slot = 1, GuestAddress = region.Start.Value, Size = region.Size, HostAddress = (ulong)region.HostAddress };
+        var refused = Assert.Throws<HypervisorException>(() =>
+            machine.File.Call(KvmApi.KVM_SET_USER_MEMORY_REGION, ref twice, nameof(KvmApi.KVM_SET_USER_MEMORY_REGION)));
+        Assert.Contains($"(errno {Libc.EEXIST})", refused.Message, StringComparison.Ordinal);
     }
 
     [KvmFact]

@@ -438,7 +438,7 @@ internal sealed class KeeperActor : UntypedActor, IWithTimers
         }
 
         public StopVerdict OnStopping(StopReason reason) =>
-            restarts && !_stopping && reason == StopReason.ResetI8042 ? StopVerdict.Restart : StopVerdict.Stop;
+            restarts && !_stopping && reason is StopReason.ResetI8042 or StopReason.ResetControl ? StopVerdict.Restart : StopVerdict.Stop;
     }
 
     private sealed record RunStarted(int Run, IVmHandle Handle, string Hypervisor);

@@ -9,6 +9,9 @@ namespace ActorVmm.Backends.UserNet;
 /// </summary>
 public sealed record UserNetSettings
 {
+    /// <summary>Limits of <see cref="Mtu"/>.</summary>
+    public const int MinMtu = 576, MaxMtu = 65521;
+
     /// <summary>Length of a lease, in seconds: a day.</summary>
     internal const uint LeaseSeconds = 86400;
 
@@ -35,6 +38,18 @@ public sealed record UserNetSettings
 
     /// <summary>Bytes of buffers of all TCP connections. Connections beyond it work, with small windows.</summary>
     public int BufferBudget { get; init; } = 32 << 20;
+
+    /// <summary>Why an address cannot be the network's; null where it can: a private /24 (RFC 1918).</summary>
+    public static string? NetworkFault(IPAddress address)
+    {
+        ArgumentNullException.ThrowIfNull(address);
+        var value = NetworkOf(address);
+        if ((value & 0xff) != 0) return "the lowest byte must be 0";
+        return value >> 24 == 10 || value >> 20 == 0xac1 || value >> 16 == 0xc0a8 ? null : "is not private";
+    }
+
+    /// <summary>An IPv4 address as <see cref="Network"/> wants it.</summary>
+    public static uint NetworkOf(IPAddress address) => SocketAddresses.ToUInt32(address);
 
     internal uint Mask => 0xffff_ff00;
     internal uint Gateway => Network | 2;

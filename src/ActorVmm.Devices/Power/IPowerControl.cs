@@ -3,11 +3,11 @@ namespace ActorVmm.Devices.Power;
 /// <summary>What the guest asks of its power supply.</summary>
 public enum PowerEvent
 {
-    /// <summary>Reset through the keyboard controller (command 0xFE, output port bit 0) or the reset line behind it.</summary>
+    /// <summary>Reset through the keyboard controller (command 0xFE, output port bit 0), which is also the FADT's reset register.</summary>
     ResetI8042,
 
-    /// <summary>Reset through the FADT reset register or port 0xCF9.</summary>
-    ResetAcpi,
+    /// <summary>Reset through the reset control register, port 0xCF9.</summary>
+    ResetControl,
 
     /// <summary>ACPI S5.</summary>
     Poweroff,

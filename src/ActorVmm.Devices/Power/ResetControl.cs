@@ -29,7 +29,7 @@ public sealed class ResetControl(IPowerControl power) : IBusDevice, IDeviceState
         if (offset != 0 || size != 1) return;
         var rose = (value & Trigger) != 0 && (State.Value & Trigger) == 0;
         State = new ResetControlState((byte)(value & (HardReset | Trigger | FullReset)));
-        if (rose) power.Request(PowerEvent.ResetAcpi);
+        if (rose) power.Request(PowerEvent.ResetControl);
     }
 
     public override string ToString() => $"rc={State.Value:x2}";

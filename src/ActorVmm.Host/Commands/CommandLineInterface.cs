@@ -1,6 +1,8 @@
 using System.CommandLine;
 using System.Globalization;
+using ActorVmm.Backends.UserNet;
 using ActorVmm.Host.Descriptions;
+using ActorVmm.Host.Firecracker;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Host.Commands;
@@ -74,16 +76,38 @@ internal sealed class CommandLineInterface
             if (result.GetValueOrDefault<string?>() is { } line && DescriptionChecks.CommandLineFault(line) is { } fault)
                 result.AddError($"--cmdline: {fault}");
         });
+        var net = new Option<string?>("--net")
+        {
+            Description = "A network interface: on a network in this process that needs no privilege, or on a tap.",
+            HelpName = "tap=NAME", Arity = ArgumentArity.ZeroOrOne,
+        };
+        var forward = new Option<string[]>("--forward")
+        {
+            Description = "With --net: a port of the host that leads into the guest, such as tcp:8080-80. May be repeated.",
+            HelpName = "tcp|udp:[ADDRESS:]PORT-PORT",
+        };
+        net.Validators.Add(result =>
+        {
+            if (NetFlag.Fault(result.GetValueOrDefault<string?>()) is { } fault) result.AddError(fault);
+        });
+        forward.Validators.Add(result =>
+        {
+            foreach (var text in result.GetValueOrDefault<string[]>() ?? [])
+                if (PortForward.Parse(text, out var fault) is null) result.AddError($"--forward {text}: {fault}");
+            if (result.GetResult(net) is null || result.GetValue(net) is { Length: > 0 })
+                result.AddError("--forward: ports lead into a network in this process; give --net without a tap too");
+        });
         var command = Examples.Of(new Command("demo", "Boots Debian's kernel to a shell; fetches what is missing into the user's cache on first use.")
         {
-            vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, disk, refresh,
-        }, "actorvmm demo", "actorvmm demo --vcpus 2 --memory 512", "actorvmm demo --disk");
+            vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, disk, net, forward, refresh,
+        }, "actorvmm demo", "actorvmm demo --vcpus 2 --memory 512", "actorvmm demo --disk --net");
         command.SetAction((parsed, _) => new DemoCommand(_services, _descriptors).RunAsync(new DemoOptions(
             parsed.GetValue(hypervisor)!, ClockOf(parsed.GetValue(clock)) ?? ClockMode.Host, parsed.GetValue(vcpus),
             parsed.GetValue(memory), parsed.GetValue(kernel), parsed.GetValue(initrd), parsed.GetValue(cmdline),
             parsed.GetValue(refresh), parsed.GetValue(_verbose))
         {
             Disk = parsed.GetResult(disk) is null ? null : parsed.GetValue(disk) ?? "",
+            Net = parsed.GetResult(net) is null ? null : NetFlag.Backend(parsed.GetValue(net), parsed.GetValue(forward) ?? []),
         }));
         return command;
     }
@@ -103,10 +127,25 @@ internal sealed class CommandLineInterface
         var vcpu = TextOption("--vcpu", "num=N");
         var block = TextOption("--block", "path=FILE");
         var net = TextOption("--net", "tap=NAME");
+        var apiSocket = new Option<string?>("--api-sock")
+        {
+            Description = "A Firecracker-compatible socket; without FILE the VM is configured and started over it.", HelpName = "PATH",
+        };
+        var id = new Option<string>("--id")
+        {
+            Description = "With --api-sock: what the microVM is called.", HelpName = "NAME", DefaultValueFactory = _ => "anonymous-instance",
+        };
+        id.Validators.Add(result =>
+        {
+            if (result.GetValueOrDefault<string>() is not { } name || !DescriptionChecks.IsName(name))
+                result.AddError("--id: allowed are 1 to 64 letters, digits, '-' and '_'");
+        });
+        var payload = NumberOption("--http-api-max-payload-size", "With --api-sock: the longest body in bytes.", 1, 1 << 30,
+            FirecrackerApi.MaxPayload);
         var command = Examples.Of(new Command("run", "Runs what a description file says, or what the flags say.")
         {
-            file, set, clock, hypervisor, kernel, memory, vcpu, block, net,
-        }, "actorvmm run config/minimal.conf --set vcpus.count=2", "actorvmm run config/firecracker.json");
+            file, set, clock, hypervisor, kernel, memory, vcpu, block, net, apiSocket, id, payload,
+        }, "actorvmm run config/minimal.conf --set vcpus.count=2", "actorvmm run config/firecracker.json", "actorvmm run --api-sock /tmp/firecracker.socket");
         command.SetAction((parsed, _) =>
         {
             var flags = new RunFlags
@@ -114,8 +153,14 @@ internal sealed class CommandLineInterface
                 Kernel = parsed.GetValue(kernel), Memory = parsed.GetValue(memory), Vcpu = parsed.GetValue(vcpu),
                 Block = parsed.GetValue(block), Net = parsed.GetValue(net),
             };
+            var api = parsed.GetValue(apiSocket) is { } path ? new ApiOptions(path, parsed.GetValue(id)!, parsed.GetValue(payload)) : null;
+            var isDescribed = parsed.GetValue(file) is not null
+                || ((Option[])[set, kernel, memory, vcpu, block, net]).Any(option => parsed.GetResult(option) is { Implicit: false });
+            if (api is not null && !isDescribed)
+                return new ApiRunner(_services, _descriptors).RunAsync(api, ClockOf(parsed.GetValue(clock)), parsed.GetValue(hypervisor),
+                    parsed.GetValue(_verbose));
             return RunAsync(parsed.GetValue(file), parsed.GetValue(set) ?? [], flags,
-                ClockOf(parsed.GetValue(clock)), parsed.GetValue(hypervisor), parsed.GetValue(_verbose));
+                ClockOf(parsed.GetValue(clock)), parsed.GetValue(hypervisor), api, parsed.GetValue(_verbose));
         });
         return command;
     }
@@ -141,7 +186,7 @@ internal sealed class CommandLineInterface
     }
 
     private async Task<int> RunAsync(
-        string? file, IReadOnlyList<string> overrides, RunFlags flags, ClockMode? clock, string? hypervisor, bool verbose)
+        string? file, IReadOnlyList<string> overrides, RunFlags flags, ClockMode? clock, string? hypervisor, ApiOptions? api, bool verbose)
     {
         VmDescription description;
         try
@@ -159,7 +204,9 @@ internal sealed class CommandLineInterface
             return ExitCodes.BadArguments;
         }
         description = description with { Clock = clock ?? description.Clock, Hypervisor = hypervisor ?? description.Hypervisor };
-        return await new VmRunner(_services, _descriptors).RunAsync(description, verbose);
+        return api is null
+            ? await new VmRunner(_services, _descriptors).RunAsync(description, verbose)
+            : await new ApiRunner(_services, _descriptors).RunAsync(api, description, verbose);
     }
 
     private int CheckFile(string file, IReadOnlyList<string> overrides)

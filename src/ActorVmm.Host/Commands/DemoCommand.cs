@@ -15,6 +15,9 @@ internal sealed record DemoOptions(
 {
     /// <summary>The system on a disk instead of the initramfs: a file, or "" for the Debian disk of the cache; null for none.</summary>
     public string? Disk { get; init; }
+
+    /// <summary>What the guest's network interface is connected to; null for none.</summary>
+    public NetBackend? Net { get; init; }
 }
 
 /// <summary>Boots a Debian kernel with a busybox shell, fetching both on first use.</summary>
@@ -52,7 +55,7 @@ internal sealed class DemoCommand(HostServices services, ConsoleDescriptors desc
             else
             {
                 var image = await GuestProgress.ShowAsync(descriptors.Errors, Libc.IsTerminal(2), progress =>
-                    GuestImage.PrepareAsync(new GuestCache(progress: progress), disk is null ? null : GuestImageOptions.WithDisks,
+                    GuestImage.PrepareAsync(new GuestCache(progress: progress), disk is null && options.Net is null ? null : GuestImageOptions.WithDisks,
                         options.Refresh && disk is null));
                 (kernel, initrd) = (image.KernelPath, options.Initrd ?? image.InitramfsPath);
                 greeting = options.Initrd is null ? GuestImage.Greeting : null;
@@ -69,12 +72,14 @@ internal sealed class DemoCommand(HostServices services, ConsoleDescriptors desc
             Kernel = new KernelSpec
             {
                 Path = Path.GetFullPath(kernel), InitrdPath = initrd is null ? null : Path.GetFullPath(initrd),
-                CommandLine = options.CommandLine ?? CommandLine + Console(options.Clock),
+                CommandLine = options.CommandLine
+                    ?? CommandLine + Console(options.Clock) + (options.Net is null ? "" : " actorvmm.net=dhcp"),
             },
             Devices = DeviceDescriptions.None with
             {
                 Disks = disk is null ? []
                     : [new DiskSpec { Id = "rootfs", Path = disk, IsRoot = true, Writeback = true, Engine = IoEngine.Async }],
+                Nets = options.Net is null ? [] : [new NetSpec { Id = "eth0", Backend = options.Net }],
             },
         };
         return await new VmRunner(services, descriptors).RunAsync(description, options.Verbose, greeting);

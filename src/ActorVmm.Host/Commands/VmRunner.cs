@@ -2,6 +2,7 @@ using System.Globalization;
 using ActorVmm.Actors;
 using ActorVmm.Boot;
 using ActorVmm.Host.Descriptions;
+using ActorVmm.Host.Firecracker;
 using ActorVmm.Host.Logging;
 using ActorVmm.Host.Terminal;
 using ActorVmm.Hypervisor;
@@ -23,12 +24,18 @@ internal sealed class VmRunner(HostServices services, ConsoleDescriptors descrip
     // A VM that does not stop in this time is left behind: the user wants the prompt back.
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(5);
 
+    // As often as Firecracker writes its metrics.
+    private static readonly TimeSpan s_flush = TimeSpan.FromSeconds(60);
+
     private readonly TextWriter _errors = descriptors.Errors;
 
     /// <param name="description">What to run.</param>
     /// <param name="verbose">Debug log on stderr.</param>
     /// <param name="greeting">Hold input back until the guest has printed this; null to let it flow at once.</param>
-    public async Task<int> RunAsync(VmDescription description, bool verbose, string? greeting = null)
+    /// <param name="observer">Hears when the guest runs, or why it does not.</param>
+    /// <param name="serialOut">A file that takes the guest's serial output instead of standard output.</param>
+    public async Task<int> RunAsync(
+        VmDescription description, bool verbose, string? greeting = null, IRunObserver? observer = null, string? serialOut = null)
     {
         Config settings;
         LoggingSettings logging;
@@ -43,7 +50,12 @@ internal sealed class VmRunner(HostServices services, ConsoleDescriptors descrip
         }
         var interactive = Libc.IsTerminal(descriptors.Input);
         using var log = HostLog.Create(logging, verbose, description.Log, rawTerminal: interactive);
-        var output = new ConsoleOutput(descriptors.Output);
+        using var serial = serialOut is null ? null : File.OpenHandle(serialOut, FileMode.Append, FileAccess.Write, FileShare.ReadWrite);
+        var output = new ConsoleOutput(serial is null ? descriptors.Output : (int)serial.DangerousGetHandle());
+        using var metrics = new FirecrackerMetrics(TimeProvider.System);
+        if (description.MetricsPath is { } metricsPath && metrics.Open(metricsPath) is { } fault)
+            return Fail(ExitCodes.BadDescription, $"metrics.metrics_path = {metricsPath}: {fault}");
+        using var flushing = description.MetricsPath is null ? null : new Timer(_ => metrics.Flush(), null, s_flush, s_flush);
         // Virtual time: the script is all there before the first instruction, so that its arrival does not depend on the host.
         byte[]? script = null;
         if (!interactive && description.Clock == ClockMode.Virtual && (script = InputPump.ReadScript(descriptors.Input)) is null)
@@ -61,6 +73,8 @@ internal sealed class VmRunner(HostServices services, ConsoleDescriptors descrip
         {
             var hypervisor = services.Hypervisors.Select(description.Hypervisor, out var reason);
             log.Information("Hypervisor {Hypervisor}: {Reason}", hypervisor.Name, reason);
+            if (services.Hypervisors.DoubtAbout(description.Hypervisor) is { } doubt)
+                log.Warning("{Hypervisor} was asked for, but its probe says: {Verdict}", hypervisor.Name, doubt.Verdict);
             if (!description.Cpu.IsEmpty)
             {
                 if (hypervisor is not ICpuTemplateHypervisor able)
@@ -80,6 +94,8 @@ internal sealed class VmRunner(HostServices services, ConsoleDescriptors descrip
             {
                 var handle = await host.StartAsync(description.ToSpec(), hypervisor, new VmConsole(output, input));
                 run.Started(handle);
+                observer?.Started(handle);
+                metrics.Readings = () => handle.Readings;
                 if (script is null)
                     StartPump(interactive, input, run);
                 var outcome = await run.CompletionAsync(Patience);
@@ -94,11 +110,13 @@ internal sealed class VmRunner(HostServices services, ConsoleDescriptors descrip
         catch (BootException malformed)
         {
             run.RestoreTerminal();
+            observer?.Failed(malformed);
             return Fail(ExitCodes.BadDescription, malformed.Message);
         }
         catch (Exception failure)
         {
             run.RestoreTerminal();
+            observer?.Failed(failure);
             log.Debug(failure, "The VM could not be started");
             return Fail(run.SignalStatus ?? ExitCodes.Failure, failure.Message);
         }

@@ -11,6 +11,9 @@ public sealed record DeviceDescriptions
     /// <summary>Disks, in the guest's order.</summary>
     public IReadOnlyList<DiskSpec> Disks { get; init; } = [];
 
+    /// <summary>Network interfaces, in the guest's order.</summary>
+    public IReadOnlyList<NetSpec> Nets { get; init; } = [];
+
     /// <summary>The entropy device, or null.</summary>
     public EntropySpec? Entropy { get; init; }
 
@@ -18,6 +21,6 @@ public sealed record DeviceDescriptions
     public VmSpec AddTo(VmSpec spec)
     {
         ArgumentNullException.ThrowIfNull(spec);
-        return spec with { Disks = Disks, Entropy = Entropy is null ? [] : [Entropy] };
+        return spec with { Disks = Disks, Nets = Nets, Entropy = Entropy is null ? [] : [Entropy] };
     }
 }

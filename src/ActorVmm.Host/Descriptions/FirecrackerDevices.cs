@@ -14,10 +14,6 @@ internal static partial class FirecrackerDevices
 {
     private const ulong U32 = uint.MaxValue;
 
-    [GeneratedRegex("^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$",
-        RegexOptions.CultureInvariant | RegexOptions.NonBacktracking | RegexOptions.ExplicitCapture)]
-    private static partial Regex MacPattern();
-
     [GeneratedRegex("^[A-Za-z0-9_]+$", RegexOptions.CultureInvariant | RegexOptions.NonBacktracking | RegexOptions.ExplicitCapture)]
     private static partial Regex IdPattern();
 
@@ -25,14 +21,14 @@ internal static partial class FirecrackerDevices
     public static DeviceDescriptions Read(ObjectReader file, int memoryMib, string baseDirectory)
     {
         var disks = DiskDescriptions.Firecracker(file, baseDirectory, id => IdPattern().IsMatch(id), out var root);
-        var interfaces = NetworkInterfaces(file);
+        var nets = NetDescriptions.Firecracker(file);
         Vsock(file);
         Balloon(file, memoryMib);
-        Mmds(file, interfaces);
+        Mmds(file, nets.Select(static net => net.Id).ToHashSet(StringComparer.Ordinal));
         var entropy = Entropy(file);
         Pmem(file, root);
         MemoryHotplug(file);
-        return new DeviceDescriptions { Disks = disks, Entropy = entropy };
+        return new DeviceDescriptions { Disks = disks, Nets = nets, Entropy = entropy };
     }
 
     private static EntropySpec? Entropy(ObjectReader file)
@@ -44,11 +40,14 @@ internal static partial class FirecrackerDevices
         return spec;
     }
 
-    public static void Metrics(ObjectReader file)
+    /// <returns>The metrics file, or null.</returns>
+    public static string? Metrics(ObjectReader file, string baseDirectory)
     {
         if (file.Object("metrics", Need.Nullable) is not { } metrics)
-            return;
-        metrics.String("metrics_path", Need.Required, "the path of a file");
+            return null;
+        var path = metrics.String("metrics_path", Need.Required, "the path of a file");
+        if (path is { Length: 0 } || path?.Contains('\0', StringComparison.Ordinal) == true)
+            metrics.Reject("metrics_path", "allowed is the path of a file to append to");
         metrics.Boolean("emit_id", Need.Optional);
         if (metrics.Take("properties", Need.Nullable, "an object of strings") is { } properties)
         {
@@ -56,36 +55,12 @@ internal static partial class FirecrackerDevices
                 || properties.Members.Exists(m => m.Value.Kind is not (NodeKind.String or NodeKind.Text)))
                 metrics.Reject("properties", "allowed is an object of strings");
         }
-        NotBuilt(metrics, "metrics files"); // unknown keys are allowed in this object
+        return string.IsNullOrEmpty(path) || path.Contains('\0', StringComparison.Ordinal) // unknown keys are allowed in this object
+            ? null : DescriptionChecks.FullPath(path, baseDirectory);
     }
 
     private static void NotBuilt(ObjectReader part, string what) =>
         part.RejectWhole($"{what}: not built yet in this version; remove it");
-
-    private static HashSet<string> NetworkInterfaces(ObjectReader file)
-    {
-        var ids = new HashSet<string>(StringComparer.Ordinal);
-        var macs = new HashSet<string>(StringComparer.OrdinalIgnoreCase);
-        foreach (var net in file.Objects("network-interfaces", Need.Optional))
-        {
-            if (net.String("iface_id", Need.Required) is { } id)
-                ids.Add(id);
-            net.String("host_dev_name", Need.Required, "the name of a tap device");
-            if (net.String("guest_mac", Need.Nullable) is { } mac)
-            {
-                if (!MacPattern().IsMatch(mac))
-                    net.Reject("guest_mac", "allowed is a MAC address such as 06:00:AC:10:00:02");
-                else if (!macs.Add(mac))
-                    net.Reject("guest_mac", "is used by another interface already");
-            }
-            net.Integer("mtu", Need.Nullable, 68, 65535);
-            _ = RateLimits.Firecracker(net, "rx_rate_limiter");
-            _ = RateLimits.Firecracker(net, "tx_rate_limiter");
-            net.Finish();
-            NotBuilt(net, "network interfaces");
-        }
-        return ids;
-    }
 
     private static void Vsock(ObjectReader file)
     {

@@ -25,14 +25,14 @@ internal static class FirecrackerDialect
         }
         var file = new ObjectReader(root, "", errors);
         var log = file.Object("logger", Need.Nullable) is { } logger ? Logger(logger, baseDirectory) : null;
-        FirecrackerDevices.Metrics(file);
+        var metrics = FirecrackerDevices.Metrics(file, baseDirectory);
         var (vcpus, memoryMib) = file.Object("machine-config", Need.Nullable) is { } machine ? Machine(machine) : (1, DefaultMemoryMib);
         var cpu = CpuConfig.Read(file, baseDirectory);
         var kernel = file.Object("boot-source", Need.Required) is { } boot ? Boot(boot, baseDirectory) : null;
         var devices = FirecrackerDevices.Read(file, memoryMib, baseDirectory);
         if (errors.Any || kernel is null)
             return null;
-        return new VmDescription { Kernel = kernel, MemoryMib = memoryMib, Vcpus = vcpus, Log = log, Cpu = cpu, Devices = devices };
+        return new VmDescription { Kernel = kernel, MemoryMib = memoryMib, Vcpus = vcpus, Log = log, Cpu = cpu, MetricsPath = metrics, Devices = devices };
     }
 
     private static KernelSpec? Boot(ObjectReader boot, string baseDirectory)

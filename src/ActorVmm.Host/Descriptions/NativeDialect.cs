@@ -3,6 +3,7 @@ using ActorVmm.Actors;
 using ActorVmm.Devices.Faults;
 using ActorVmm.Host.Faults;
 using ActorVmm.Hypervisor;
+using ActorVmm.Hypervisor.Soft;
 
 namespace ActorVmm.Host.Descriptions;
 
@@ -14,7 +15,7 @@ internal static class NativeDialect
     /// <summary>Keys that this version knows of and cannot serve yet: refused by name, except when empty.</summary>
     private static readonly (string Key, string What)[] NotBuiltYet =
     [
-        ("net", "network interfaces"), ("vsock", "sockets between host and guest"),
+        ("vsock", "sockets between host and guest"),
         ("balloon", "the memory balloon"),
         ("snapshot", "snapshots"), ("cpu", "CPU models"),
     ];
@@ -35,6 +36,7 @@ internal static class NativeDialect
         memory?.Finish();
         var vcpus = vm.Object("vcpus", Need.Nullable);
         var count = (int)(vcpus?.Integer("count", Need.Nullable, 1, VmLimits.MaxVcpus) ?? 1);
+        var threshold = (int?)vcpus?.Integer("compile-threshold", Need.Nullable, 0, int.MaxValue);
         vcpus?.Finish();
         var kernel = vm.Object("kernel", Need.Required) is { } part ? Kernel(part, baseDirectory, memoryMib) : null;
         var log = vm.Object("log", Need.Nullable) is { } logging ? Log(logging, baseDirectory) : null;
@@ -42,6 +44,7 @@ internal static class NativeDialect
         var devices = new DeviceDescriptions
         {
             Disks = DiskDescriptions.Native(vm, baseDirectory),
+            Nets = NetDescriptions.Native(vm),
             Entropy = vm.Object("entropy", Need.Nullable) is { } entropy ? Entropy(entropy) : null,
         };
         var faults = vm.Object("faults", Need.Nullable) is { } plan ? FaultSection.Read(plan, seed ?? 0) : FaultPlan.None;
@@ -55,6 +58,7 @@ internal static class NativeDialect
             Name = name ?? "vm", Hypervisor = hypervisor ?? "auto", Kernel = kernel, MemoryMib = memoryMib, Vcpus = count, Seed = seed ?? 0,
             Clock = string.Equals(clock, "virtual", StringComparison.Ordinal) ? ClockMode.Virtual : ClockMode.Host, Log = log, Devices = devices,
             Faults = faults,
+            CompileThreshold = threshold == SoftOptions.DefaultThreshold ? null : threshold,
         };
     }
 

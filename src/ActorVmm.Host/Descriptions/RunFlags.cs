@@ -1,5 +1,7 @@
 using System.Globalization;
 using ActorVmm.Actors;
+using ActorVmm.Backends.Taps;
+using ActorVmm.Backends.UserNet;
 
 namespace ActorVmm.Host.Descriptions;
 
@@ -59,6 +61,25 @@ internal sealed record NetFlag(string Tap)
         options.RequireAllConsumed();
         return new(tap);
     }
+
+    /// <summary>What is wrong with the demo's <c>--net</c>, which may also stand alone; null where nothing is.</summary>
+    public static string? Fault(string? text)
+    {
+        if (string.IsNullOrEmpty(text)) return null;
+        try
+        {
+            return TapSettings.NameFault(Parse(text).Tap) is { } fault ? $"--net {text}: {fault}" : null;
+        }
+        catch (OptionException wrong)
+        {
+            return wrong.Message;
+        }
+    }
+
+    /// <summary>What the demo's <c>--net</c> is connected to: a tap, or a network in this process.</summary>
+    public static NetBackend Backend(string? text, IReadOnlyList<string> forwards) => string.IsNullOrEmpty(text)
+        ? new NetBackend.User(new UserNetSettings { Forwards = [.. forwards.Select(static forward => PortForward.Parse(forward, out _)!)] })
+        : new NetBackend.Tap(Parse(text).Tap);
 }
 
 /// <summary><c>--block path=FILE</c></summary>
@@ -91,10 +112,8 @@ internal sealed record RunFlags
         var vcpu = Vcpu is null ? null : VcpuFlag.Parse(Vcpu);
         var net = Net is null ? null : NetFlag.Parse(Net);
         var block = Block is null ? null : BlockFlag.Parse(Block);
-        if (net is not null)
-            throw new OptionException($"--net tap={net.Tap}: network interfaces are not built yet in this version; leave the flag out");
         if (file is null)
-            return WithBlock(FromFlags(kernel, memory, vcpu, currentDirectory, overrides), block, currentDirectory);
+            return WithNet(WithBlock(FromFlags(kernel, memory, vcpu, currentDirectory, overrides), block, currentDirectory), net);
         if (kernel is not null)
         {
             file = file with
@@ -110,7 +129,15 @@ internal sealed record RunFlags
         file = file with { MemoryMib = (int?)memory?.SizeMib ?? file.MemoryMib, Vcpus = vcpu?.Num ?? file.Vcpus };
         // The same checks as for a description; a file that was valid stays so except where a flag changed it.
         _ = Checked(Tree(file.Kernel, file.MemoryMib, file.Vcpus, file.Kernel.InitrdPath), currentDirectory, null);
-        return WithBlock(file, block, currentDirectory);
+        return WithNet(WithBlock(file, block, currentDirectory), net);
+    }
+
+    /// <summary>The reference's one interface; it takes the place of the file's interfaces.</summary>
+    private static VmDescription WithNet(VmDescription vm, NetFlag? net)
+    {
+        if (net is null) return vm;
+        if (TapSettings.NameFault(net.Tap) is { } fault) throw new OptionException($"--net tap={net.Tap}: {fault}");
+        return vm with { Devices = vm.Devices with { Nets = [new NetSpec { Id = "net0", Backend = new NetBackend.Tap(net.Tap) }] } };
     }
 
     /// <summary>The reference's one disk: the root, writable, with flushes. It takes the place of the file's disks.</summary>

@@ -27,6 +27,9 @@ public sealed record VmDescription
     /// <summary>Seed of everything random that the guest can see under virtual time.</summary>
     public ulong Seed { get; init; }
 
+    /// <summary>See <see cref="MachineOptions.CompileThreshold"/>.</summary>
+    public int? CompileThreshold { get; init; }
+
     /// <summary>Changes to the CPU that KVM shows the guest (<c>cpu-config</c>); no other hypervisor takes any.</summary>
     public KvmCpuTemplate Cpu { get; init; } = KvmCpuTemplate.None;
 
@@ -39,10 +42,16 @@ public sealed record VmDescription
     /// <summary>A log file of this VM's run; null where the description asks for none.</summary>
     public LogDescription? Log { get; init; }
 
+    /// <summary>File that takes Firecracker's metrics, one JSON object per line; null for none.</summary>
+    public string? MetricsPath { get; init; }
+
     /// <summary>What the actor system builds.</summary>
     public VmSpec ToSpec() =>
-        Devices.AddTo(new() { Name = Name, Kernel = Kernel, MemoryMib = MemoryMib, Vcpus = Vcpus, Clock = Clock, Seed = Seed,
-            Faults = Faults });
+        Devices.AddTo(new()
+        {
+            Name = Name, Kernel = Kernel, MemoryMib = MemoryMib, Vcpus = Vcpus, Clock = Clock, Seed = Seed, CompileThreshold = CompileThreshold,
+            Faults = Faults,
+        });
 }
 
 /// <summary>Logging as a description asks for it; what it leaves out is as the operator's settings say.</summary>

@@ -43,6 +43,7 @@ if [ -n "$root" ]; then
   if [ -n "$device" ] && mount -t "$(option rootfstype | grep . || echo ext4)" -o $mode "$device" /newroot; then
     for mounted in dev proc sys; do mkdir -p /newroot/$mounted 2>/dev/null; mount --move /$mounted /newroot/$mounted; done
     umount /tmp /run
+    [ $mode = rw ] && [ -f /etc/resolv.conf ] && mkdir -p /newroot/etc && cp /etc/resolv.conf /newroot/etc/resolv.conf
     exec switch_root -c /dev/console /newroot "${init:-/sbin/init}"
   fi
   echo "init: root=$root cannot be mounted; this shell is in the initramfs"

@@ -48,6 +48,7 @@ internal sealed unsafe class BlockBuilder
     public void Begin(ulong start, CodeMode mode)
     {
         (_start, Mode, OpCount, Instructions, Ended, Kind) = (start, mode, 0, 0, false, KnownKind.Any);
+        (_ip, _length) = (start, 0);
     }
 
     public void BeginInstruction(in Instruction instruction)
@@ -66,7 +67,7 @@ internal sealed unsafe class BlockBuilder
         op.Length = _length;
         op.IpOffset = (ushort)(_ip - _start);
         op.Base = op.Index = op.Seg = CpuState.ZeroRegister;
-        _instructionOf[OpCount++] = (byte)(Instructions - 1);
+        _instructionOf[OpCount++] = (byte)Math.Max(0, Instructions - 1);
         return ref op;
     }
 

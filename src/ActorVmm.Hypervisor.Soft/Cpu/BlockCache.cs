@@ -34,6 +34,9 @@ internal sealed unsafe class BlockCache : IDisposable
         state->ExitOp = _exit;
     }
 
+    /// <summary>The compiler tier, where there is one: it hears which blocks end.</summary>
+    public Compiler.CompiledTier? Tier { get; set; }
+
     /// <summary>Bytes of translated code in the arena.</summary>
     public ulong UsedBytes => _used;
 
@@ -87,7 +90,7 @@ internal sealed unsafe class BlockCache : IDisposable
         if (_used + size > ArenaBytes) Clear();
         var block = (Block*)(_arena + _used);
         _used += (size + 31) & ~31UL;
-        *block = new Block { Count = b.Instructions, Mode = b.Mode, Physical = physical, SecondPage = secondPage, Length = codeLength };
+        *block = new Block { Count = b.Instructions, Mode = b.Mode, Physical = physical, SecondPage = secondPage, Length = codeLength, OpCount = ops.Length };
         var target = Block.Ops(block);
         for (var i = 0; i < ops.Length; i++)
         {
@@ -109,10 +112,11 @@ internal sealed unsafe class BlockCache : IDisposable
         NativeMemory.Clear(_hash, (nuint)((1 << HashBits) * sizeof(Block*)));
         _used = 0;
         ControlOps.ForgetReturns(_state);
+        Tier?.Clear();
     }
 
-    /// <summary>Drops the blocks that overlap a written range. True where <paramref name="running"/> is among them.</summary>
-    public bool Invalidate(ulong physical, int size, Block* running)
+    /// <summary>Drops the blocks that overlap a written range. True where the one that <paramref name="running"/> belongs to is among them.</summary>
+    public bool Invalidate(ulong physical, int size, Op* running)
     {
         var hit = false;
         var head = &_pages[_ram.PageIndex(physical)];
@@ -124,7 +128,7 @@ internal sealed unsafe class BlockCache : IDisposable
             var second = block->Physical >> 12 != page;
             if (Overlaps(block, second, physical, size))
             {
-                hit |= block == running;
+                hit |= Block.Holds(block, running);
                 Drop(block, second);
                 *link = second ? block->SecondPageNext : block->PageNext;
             }
@@ -148,6 +152,7 @@ internal sealed unsafe class BlockCache : IDisposable
     {
         Invalidations++;
         block->Count = Block.Dead;
+        if (block->Code != null) Tier!.Drop(block);
         for (var link = &_hash[Hash(block->Physical, block->Mode)]; *link != null; link = &(*link)->HashNext)
         {
             if (*link != block) continue;

@@ -92,6 +92,12 @@ internal unsafe struct CpuState
     /// <summary>0x400 where DF is set, and the other bits of RFLAGS that are not CF PF AF ZF SF OF (bit 1 included).</summary>
     public uint SystemFlags;
 
+    /// <summary>Compiled code only: the virtual page of the running block; RIP is this plus what the code knows.</summary>
+    public ulong Page;
+
+    /// <summary>Compiled blocks by virtual address at the current privilege level, see <see cref="Compiler.JumpCache"/>.</summary>
+    public byte* JumpCache;
+
     /// <summary>The data TLBs of the current privilege level.</summary>
     public TlbEntry* TlbRead;
     public TlbEntry* TlbWrite;
@@ -166,6 +172,29 @@ internal unsafe struct CpuState
     public fixed ulong Returns[2 * ReturnDepth];
     public int ReturnTop;
 
+    /// <summary>Where <see cref="FlagKind"/> has <see cref="Compiler.CompiledFlags.CarryKept"/>: CF, in the low bit.</summary>
+    public byte FlagCarry;
+
+    // The flags before an INC or DEC of compiled code, which keeps their CF.
+    public long OldFlagA, OldFlagB, OldFlagR;
+    public FlagKind OldFlagKind;
+    public byte OldFlagCarry;
+
+    /// <summary>The host's callee-saved registers while compiled code runs.</summary>
+    public fixed ulong Saved[6];
+
+    /// <summary>The handler that brings the flags of compiled code into the form of tier 0, see <see cref="Compiler.CompiledFlags"/>.</summary>
+    public delegate*<CpuState*, Op*, void> FixFlags;
+
+    /// <summary>The same for an op that compiled code has taken the place of: the handler that it had is <see cref="Handler"/>.</summary>
+    public delegate*<CpuState*, Op*, void> FixFlagsThenHandler;
+
+    /// <summary>The handler to run where it is not its op's any more.</summary>
+    public delegate*<CpuState*, Op*, void> Handler;
+
+    /// <summary>The op whose handler finds the block at RIP.</summary>
+    public Op* DispatchOp;
+
     public const int ReturnDepth = 16;
 
     public const int ZeroRegister = 16 * 8;
@@ -237,11 +266,22 @@ internal unsafe struct Block
 
     /// <summary>Bytes of code.</summary>
     public int Length;
-    private int _pad;
+
+    /// <summary>Ops behind this header.</summary>
+    public int OpCount;
+
+    /// <summary>Where compiled code enters it by a jump (its budget is checked there), or null.</summary>
+    public byte* Code;
+
+    /// <summary>Jumps of compiled code that lead straight here.</summary>
+    public Compiler.Link* Incoming;
 
     public const int Dead = int.MaxValue;
 
     public static Op* Ops(Block* block) => (Op*)(block + 1);
+
+    /// <summary>True where <paramref name="op"/> is one of the block's.</summary>
+    public static bool Holds(Block* block, Op* op) => op >= Ops(block) && op < Ops(block) + block->OpCount;
 }
 
 /// <summary>Typed access to the state by byte offset.</summary>

@@ -198,7 +198,7 @@ internal sealed unsafe partial class SoftCpu
     /// </summary>
     private bool BeforeCodeWrite(Op* op, ulong physical, int size)
     {
-        if (!_blocks.Invalidate(physical, size, RunningBlock())) return true;
+        if (!_blocks.Invalidate(physical, size, op)) return true;
         _s->Abort = Abort.Restart;
         _s->AbortOp = op;
         return false;

@@ -47,6 +47,7 @@ internal sealed unsafe partial class SoftCpu
         _s->TlbRead = first;
         _s->TlbWrite = first + Mem.TlbSize;
         _s->TlbCode = first + 2 * Mem.TlbSize;
+        _tier?.JumpCache.Select();
         // With alignment checks on, every data access takes the slow path, which looks.
         _checksAlignment = _s->Cpl == 3 && (_s->Cr0 & AlignmentMask) != 0 && (_s->SystemFlags & Flags.Ac) != 0;
         if (_checksAlignment) _s->TlbRead = _s->TlbWrite = _tlbs + Slots;
@@ -54,12 +55,16 @@ internal sealed unsafe partial class SoftCpu
 
     private bool _checksAlignment;
 
+    /// <summary>Compiled code jumps by virtual address: what it knows goes with the TLB.</summary>
+    private void ForgetJumps() => _tier?.JumpCache.Flush();
+
     /// <summary>#AC for a misaligned access in ring 3 where CR0.AM and RFLAGS.AC ask for it (SDM Vol. 3 §6.15, interrupt 17).</summary>
     private bool Aligned(ulong address, int size) => !_checksAlignment || (address & (uint)(size - 1)) == 0 || Fault(Vector.Ac, 0);
 
     /// <summary>Drops TLB entries; global ones only on request.</summary>
     public void FlushTlb(bool includeGlobal)
     {
+        ForgetJumps();
         for (var i = 0; i < _usedLocalCount; i++)
         {
             var slot = _usedLocal[i];
@@ -80,6 +85,7 @@ internal sealed unsafe partial class SoftCpu
     /// <summary>Drops the entries of one page; of a large page every entry that came from it (SDM Vol. 3 §4.10.4.1).</summary>
     public void FlushPage(ulong linear)
     {
+        ForgetJumps();
         DropPage(linear, _usedLocal, _usedLocalCount);
         DropPage(linear, _usedGlobal, _usedGlobalCount);
     }

@@ -1,4 +1,5 @@
 using System.Collections.Concurrent;
+using ActorVmm.Hypervisor.Soft.Cpu.Compiler;
 
 namespace ActorVmm.Hypervisor.Soft.Cpu;
 
@@ -26,11 +27,6 @@ internal sealed unsafe partial class SoftCpu
     private readonly record struct CodeRequest(ulong Physical, int Size, SoftCpu? FlushFor);
 
     public VcpuExit Exit { get; } = new();
-
-    /// <summary>The block whose handler is running, for self-modification.</summary>
-    private Block* RunningBlock() => _current;
-
-    private Block* _current;
 
     // --- requests from other threads: note, then get the loop's attention ---
 
@@ -298,6 +294,11 @@ internal sealed unsafe partial class SoftCpu
         var trap = (s->SystemFlags & Flags.Tf) != 0;
         var alone = _alone || trap || s->InterruptShadow != 0 || _logCount > 0;
         _alone = false;
+        if (_clearCode)
+        {
+            _clearCode = false;
+            _blocks.Clear();
+        }
         var block = alone ? Scratch(1) : Lookup();
         if (block == null) return; // fetch fault, or nothing to execute there
         if (block->Count > s->Budget)
@@ -310,7 +311,6 @@ internal sealed unsafe partial class SoftCpu
         s->Budget -= block->Count;
         // Its end must not chain to the next block: what is kept for this instruction (access log, TF) would pass on to others.
         if (alone) Volatile.Write(ref s->Attention, long.MinValue);
-        _current = block;
         var op = Block.Ops(block);
         op->Fn(s, op);
         if (s->Abort != Abort.None) return;
@@ -417,7 +417,7 @@ internal sealed unsafe partial class SoftCpu
         }
         var room = (int)Math.Min(0x1000 - (physical & 0xFFF), BlockBuilder.MaxInstructions * 15);
         // SAFETY: room does not pass the end of the page, and pages of RAM are mapped whole.
-        var length = _translator.Translate(new ReadOnlySpan<byte>(host, room), s->Rip, s->Mode, limit);
+        var length = _translator.Translate(new ReadOnlySpan<byte>(host, room), s->Rip, s->Mode, limit, counts: !scratch);
         var secondPage = ulong.MaxValue;
         if (length == 0)
         {
@@ -441,6 +441,21 @@ internal sealed unsafe partial class SoftCpu
         if (secondPage != ulong.MaxValue) _machine.CodeAdded(this, secondPage & ~0xFFFUL);
         return block;
     }
+
+    /// <summary>Compiles the block that is being entered.</summary>
+    public void CompileBlock(Block* block)
+    {
+        // SAFETY: the block lives, so its code is in RAM unchanged, and (but for one that is refused) within one page.
+        var code = block->SecondPage == ulong.MaxValue ? new ReadOnlySpan<byte>(_machine.Ram.Host(block->Physical), block->Length) : [];
+        if (_tier!.IsFull) _clearCode = true;
+        _tier.Compile(block, code, _s->Rip);
+    }
+
+    /// <summary>Patches a jump of compiled code.</summary>
+    public void Connect(Link* link, Block* block) => _tier!.Connect(link, block);
+
+    private readonly CompiledTier? _tier;
+    private bool _clearCode;
 
     private void FailFetch(ulong physical)
     {

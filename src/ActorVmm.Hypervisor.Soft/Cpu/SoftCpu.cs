@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
+using ActorVmm.Hypervisor.Soft.Cpu.Compiler;
 
 namespace ActorVmm.Hypervisor.Soft.Cpu;
 
@@ -22,9 +23,16 @@ internal sealed unsafe partial class SoftCpu : IDisposable
         _s->Owner = GCHandle.ToIntPtr(_self);
         CreateTlbs();
         _blocks = new BlockCache(machine.Ram, _s);
+        if (machine.CompileThreshold <= 0) return;
+        _tier = _blocks.Tier = CompiledTier.TryCreate(_s, _translator, machine.CompileThreshold, out var refusal);
+        if (_tier != null) _translator.CompileThreshold = machine.CompileThreshold;
+        else machine.NoteNoCompiler(refusal!);
     }
 
     public int Id { get; }
+
+    /// <summary>The compiler tier, or null where code is interpreted only.</summary>
+    public CompiledTier? Tier => _tier;
 
     public CpuState* State => _s;
 
@@ -55,6 +63,7 @@ internal sealed unsafe partial class SoftCpu : IDisposable
         if (!_self.IsAllocated) return;
         _self.Free();
         _blocks.Dispose();
+        _tier?.Dispose();
         NativeMemory.AlignedFree(_tlbs);
         NativeMemory.AlignedFree(_s);
     }

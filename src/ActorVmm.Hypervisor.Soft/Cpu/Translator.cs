@@ -30,14 +30,19 @@ internal sealed unsafe partial class Translator
 
     public BlockBuilder Builder => _b;
 
+    /// <summary>Entries after which a block of 64-bit code is compiled; 0: none ever is.</summary>
+    public int CompileThreshold { get; set; }
+
     /// <summary>
     /// Translates from <paramref name="ip"/> until a branch, the end of the bytes, or <paramref name="limit"/> instructions. Returns the
     /// bytes of code consumed; 0 where the first instruction needs more bytes than given.
     /// </summary>
     /// <param name="code">Bytes from the block's start to the end of its page (and of the next, for an instruction across both).</param>
-    public int Translate(ReadOnlySpan<byte> code, ulong ip, CodeMode mode, int limit)
+    /// <param name="counts">The block's entries shall be counted, so that it is compiled when it is hot.</param>
+    public int Translate(ReadOnlySpan<byte> code, ulong ip, CodeMode mode, int limit, bool counts = false)
     {
         _b.Begin(ip, mode);
+        if (counts && CompileThreshold > 0 && mode == CodeMode.Bits64) _b.Emit(&Compiler.CompiledOps.Heat).Imm = CompileThreshold;
         var count = Decode(code, ip, mode, Math.Min(limit, BlockBuilder.MaxInstructions), out var consumed);
         if (count == 0) return 0;
         FindDeadFlags(count);
@@ -54,6 +59,20 @@ internal sealed unsafe partial class Translator
         if (!_b.Ended) EmitFallThrough(ip + (uint)consumed);
         return consumed;
     }
+
+    /// <summary>Decodes the instructions of a block of 64-bit code once more, for the compiler.</summary>
+    public void DecodeAgain(ReadOnlySpan<byte> code, ulong ip, int count)
+    {
+        var decoded = Decode(code, ip, CodeMode.Bits64, count, out _);
+        System.Diagnostics.Debug.Assert(decoded == count);
+        FindDeadFlags(decoded);
+    }
+
+    /// <summary>Instruction <paramref name="n"/> of the block that was decoded last.</summary>
+    public ref readonly Instruction Decoded(int n) => ref _instructions[n];
+
+    /// <summary>True where nobody sees the flags of that instruction.</summary>
+    public bool FlagsDeadAt(int n) => _flagsDead[n];
 
     /// <summary>Fetches and decodes one instruction at the end of a page together with the start of the next page.</summary>
     private int Decode(ReadOnlySpan<byte> code, ulong ip, CodeMode mode, int limit, out int consumed)

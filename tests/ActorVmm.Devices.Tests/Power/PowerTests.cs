@@ -98,7 +98,7 @@ public sealed class PowerTests
         Assert.Empty(_power.Requests);
         reset.Write(0, 1, 0x06);
         reset.Write(0, 1, 0x06);
-        Assert.Equal([PowerEvent.ResetAcpi], _power.Requests);
+        Assert.Equal([PowerEvent.ResetControl], _power.Requests);
         Assert.Equal(0x06u, reset.Read(0, 1));
         reset.Reset();
         reset.Write(0, 4, 0x06); // a PCI configuration address, not this register

@@ -23,13 +23,19 @@ public sealed class ActorVmmProcess : IAsyncDisposable
     public bool HasExited => _process.HasExited;
 
     /// <summary>Starts <c>actorvmm</c> with these arguments.</summary>
-    public static ActorVmmProcess Start(params ReadOnlySpan<string> arguments)
+    public static ActorVmmProcess Start(params ReadOnlySpan<string> arguments) => Start(null, arguments);
+
+    /// <summary>Starts <c>actorvmm</c> in a network namespace.</summary>
+    public static ActorVmmProcess StartIn(NetNamespace network, params ReadOnlySpan<string> arguments) => Start(network, arguments);
+
+    private static ActorVmmProcess Start(NetNamespace? network, ReadOnlySpan<string> arguments)
     {
         var dotnet = Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") is { Length: > 0 } path ? path : "dotnet";
-        var start = new ProcessStartInfo(dotnet)
+        var start = new ProcessStartInfo(network is null ? dotnet : "ip")
         {
             RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true, UseShellExecute = false,
         };
+        foreach (var word in network is null ? [] : (string[])["netns", "exec", network.Name, dotnet]) start.ArgumentList.Add(word);
         start.ArgumentList.Add(Path.Combine(AppContext.BaseDirectory, "actorvmm.dll"));
         foreach (var argument in arguments) start.ArgumentList.Add(argument);
         return new ActorVmmProcess(Process.Start(start)!);

@@ -12,6 +12,7 @@ public sealed class EndingTests(GuestFiles files)
 
     [Theory]
     [InlineData("reboot=k", "reboot -f", "guest reset (i8042)", 0)]
+    [InlineData("reboot=p", "reboot -f", "guest reset (port 0xcf9)", 0)]
     [InlineData("reboot=t", "reboot -f", "triple fault", 0)]
     [InlineData("reboot=k", "poweroff -f", "poweroff", 0)]
     [InlineData("reboot=k", "halt -f", "halted", 0)]

@@ -90,7 +90,9 @@ public sealed class CommandLineTests : IDisposable
         "run --kernel path=K --vcpu num=foobar", "run --kernel path=K --vcpu num=1,foo=1", "run --kernel path=K,kernel_load_addr=foobar",
         "run --kernel path=K,foobar=1", "run --kernel foobar", "run --kernel path=/nowhere", "run --kernel path=K --clock never",
         "run --kernel path=K --hypervisor xen", "run --kernel path=K --set nothing", "run --kernel path=K --set vcpus.count=0",
-        "run --kernel path=K --block path=/nowhere", "run --kernel path=K --net tap=t", "demo --vcpus 0", "demo --vcpus 255", "demo --memory x",
+        "run --kernel path=K --block path=/nowhere", "run --kernel path=K --net tap=a/b", "run --kernel path=K --net tap=1234567890123456", "demo --net tap=", "demo --net user",
+        "demo --forward tcp:1-2", "demo --net tap=t --forward tcp:1-2", "demo --net --forward 80",
+        "demo --vcpus 0", "demo --vcpus 255", "demo --memory x",
         "demo --memory 0", "demo --kernel /nowhere", "demo extra", "check", "check a b",
     ];
 

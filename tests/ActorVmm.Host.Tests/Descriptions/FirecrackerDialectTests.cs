@@ -123,8 +123,13 @@ public sealed class FirecrackerDialectTests : IDisposable
         Assert.Contains(hint, line, StringComparison.Ordinal);
     }
 
+    [Fact]
+    public void The_metrics_file_is_taken_and_unknown_keys_beside_it_are_passed_over() =>
+        Assert.Equal(Path.Combine(_here.Path, "m"), _here.Json("""
+            { "boot-source": { "kernel_image_path": "vmlinuz" }, "drives": [], "metrics": { "metrics_path": "m", "y": 1 } }
+            """).MetricsPath);
+
     [Theory]
-    [InlineData(""" "metrics": { "metrics_path": "m", "y": 1 } """, "metrics.y")]
     [InlineData(""" "pmem": [{ "id": "p", "path_on_host": "x", "rate_limiter": { "ops": { "size": 1, "refill_time": 1, "y": 1 } } }] """, ".ops.y")]
     public void Unknown_keys_are_allowed_in_metrics_and_in_token_buckets(string more, string path) =>
         Assert.DoesNotContain(path, _here.JsonErrors(With(more)), StringComparison.Ordinal);
@@ -150,10 +155,8 @@ public sealed class FirecrackerDialectTests : IDisposable
 
     [Theory]
     [InlineData(""" "drives": [{ "drive_id": "r", "is_root_device": true, "socket": "d" }] """, "drives[0].socket", "vhost-user disks: not built yet")]
-    [InlineData(""" "network-interfaces": [{ "iface_id": "e", "host_dev_name": "t" }] """, "network-interfaces[0]", "network interfaces: not built yet")]
     [InlineData(""" "vsock": { "guest_cid": 3, "uds_path": "x" } """, "vsock", "vsock: not built yet")]
     [InlineData(""" "balloon": { "amount_mib": 1, "deflate_on_oom": false } """, "balloon", "the memory balloon: not built yet")]
-    [InlineData(""" "metrics": { "metrics_path": "m" } """, "metrics", "metrics files: not built yet")]
     [InlineData(""" "pmem": [{ "id": "p", "path_on_host": "x" }] """, "pmem[0]", "persistent memory: not built yet")]
     [InlineData(""" "memory-hotplug": { "total_size_mib": 128 } """, "memory-hotplug", "memory hot-plug: not built yet")]
     public void What_is_not_built_yet_is_refused_by_name_and_is_the_only_error(string more, string path, string what)

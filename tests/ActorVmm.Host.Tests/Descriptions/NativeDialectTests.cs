@@ -93,7 +93,6 @@ public sealed class NativeDialectTests : IDisposable
     [InlineData("memory = 512", "memory = 512: allowed is an object")]
     [InlineData("vcpus.count = [1]", "vcpus.count = an array of 1: allowed is")]
     [InlineData("block = [{ path = x }]", "block[0].path = x: cannot be opened: no such file")]
-    [InlineData("net = [{ tap = x }]", "network interfaces: not built yet")]
     [InlineData("log.level = loud", "log.level = loud: allowed is one of off, error, warning, info, debug, trace")]
     public void A_bad_value_is_refused_with_what_is_allowed(string line, string expected)
     {

@@ -130,8 +130,12 @@ public sealed class RunFlagsTests : IDisposable
     public void test_builder_vcpu_config_none_default() => Assert.Equal(1, Build(new() { Kernel = Kernel, Vcpu = null }).Vcpus);
 
     [Fact]
-    public void test_builder_net_config_is_refused_by_name() =>
-        Assert.Contains("network interfaces are not built yet", Message(() => Build(new() { Kernel = Kernel, Net = "tap=tap0" })), StringComparison.Ordinal);
+    public void test_builder_net_config_is_a_tap()
+    {
+        var net = Assert.Single(Build(new() { Kernel = Kernel, Net = "tap=tap0" }).ToSpec().Nets);
+        Assert.Equal(new NetBackend.Tap("tap0"), net.Backend);
+        Assert.Contains("1 to 15 bytes", Message(() => Build(new() { Kernel = Kernel, Net = "tap=tap4567890123456" })), StringComparison.Ordinal);
+    }
 
     [Fact]
     public void test_builder_net_config_none_default() => Assert.Equal(1, Build(new() { Kernel = Kernel, Net = null }).Vcpus);

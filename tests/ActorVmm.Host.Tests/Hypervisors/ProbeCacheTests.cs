@@ -95,5 +95,20 @@ public sealed class ProbeCacheTests : IDisposable
         Assert.Equal("asked for", reason);
     }
 
+    [Fact]
+    public void A_choice_that_the_probe_speaks_against_is_obeyed_and_doubted()
+    {
+        var (kvm, soft) = (new Counting("kvm", usable: false), new Counting("soft"));
+        var catalog = new HypervisorCatalog(("kvm", () => kvm), ("soft", () => soft)) { Remembered = Cache() };
+        Assert.Equal("is broken", catalog.DoubtAbout("kvm")!.Verdict);
+        Assert.Equal("is broken", catalog.DoubtAbout("kvm")!.Verdict);
+        Assert.Equal(1, kvm.Probes);
+        Assert.Null(catalog.DoubtAbout("soft"));
+        Assert.Null(catalog.DoubtAbout("auto"));
+        Assert.Null(catalog.DoubtAbout("xen"));
+        Assert.Null(new HypervisorCatalog(("kvm", () => kvm)).DoubtAbout("kvm")); // nothing is remembered: not asked
+        Assert.Equal(1, kvm.Probes);
+    }
+
     public void Dispose() => Directory.Delete(_directory, recursive: true);
 }

@@ -1,8 +1,11 @@
+using System.Globalization;
 using ActorVmm.Actors;
 using ActorVmm.Host.Commands;
 using ActorVmm.Host.Descriptions;
 using ActorVmm.Host.Logging;
 using ActorVmm.Hypervisor;
+using ActorVmm.Hypervisor.Kvm;
+using ActorVmm.Testing.Native;
 
 namespace ActorVmm.Host.Tests.Terminal;
 
@@ -13,7 +16,8 @@ internal static class TerminalProgram
 {
     /// <param name="arguments">
     /// <c>run</c>, and then any of <c>deaf</c> (the guest does not stop) and <c>virtual</c>; <c>fetch</c>, which never ends; <c>akka</c>,
-    /// which starts and ends an actor system that logs everything.
+    /// which starts and ends an actor system that logs everything; <c>kvm</c>, the number of an ioctl, and that of the error with which the
+    /// kernel shall refuse it.
     /// </param>
     public static Task<int> RunAsync(string[] arguments)
     {
@@ -25,6 +29,14 @@ internal static class TerminalProgram
                 await Task.Delay(Timeout.Infinite);
                 return 0;
             });
+        }
+        if (arguments is ["kvm", var request, var errno])
+        {
+            RefusingKernel.RefuseIoctl(uint.Parse(request, CultureInfo.InvariantCulture), int.Parse(errno, CultureInfo.InvariantCulture));
+            var real = new HostServices(new HypervisorCatalog(("kvm", () => new KvmHypervisor())),
+                new AkkaVmHostFactory((system, _) => VmHost.Attach(system)));
+            var vm = new VmDescription { Kernel = new KernelSpec { Path = "vmlinuz" }, Hypervisor = "kvm" };
+            return new VmRunner(real, ConsoleDescriptors.OfProcess()).RunAsync(vm, verbose: false, greeting: null);
         }
         if (arguments is ["akka"])
             return StartAndEndAkkaAsync();

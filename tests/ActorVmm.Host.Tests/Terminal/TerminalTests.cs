@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using System.Globalization;
 using ActorVmm.Host.Terminal;
 
 namespace ActorVmm.Host.Tests.Terminal;
@@ -34,6 +35,19 @@ public sealed class TerminalTests : IDisposable
         StartInRawMode("run");
         _terminal.Type("q");
         EndsWith(0, "stopped: poweroff");
+    }
+
+    [SkippableTheory]
+    [InlineData("KVM_CREATE_VM", 0xAE01, 16, "another hypervisor holds the processor's virtualization")] // EBUSY
+    [InlineData("KVM_CREATE_VCPU", 0xAE41, 12, "the host is out of memory")] // ENOMEM
+    public void A_kvm_that_refuses_ends_the_run_with_33_its_own_words_and_the_terminal_as_before(string call, int request, int errno, string advice)
+    {
+        try { File.Open("/dev/kvm", FileMode.Open, FileAccess.ReadWrite).Dispose(); }
+        catch (Exception none) when (none is IOException or UnauthorizedAccessException) { Skip.If(true, $"/dev/kvm: {none.Message}"); }
+        _terminal.Start("kvm", request.ToString(CultureInfo.InvariantCulture), errno.ToString(CultureInfo.InvariantCulture));
+        EndsWith(33, advice);
+        Assert.Contains($"{call} failed: ", _terminal.Shown, StringComparison.Ordinal);
+        Assert.Contains($"(errno {errno})", _terminal.Shown, StringComparison.Ordinal);
     }
 
     [Fact]

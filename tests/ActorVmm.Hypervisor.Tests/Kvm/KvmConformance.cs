@@ -19,3 +19,8 @@ public sealed class KvmSmp : SmpConformance<KvmSubject>;
 public sealed class KvmCpu : CpuConformance<KvmSubject>;
 
 public sealed class KvmState : StateConformance<KvmSubject>;
+
+public sealed class KvmRing : RingConformance<KvmSubject>
+{
+    protected override bool HasDoorbells => true;
+}

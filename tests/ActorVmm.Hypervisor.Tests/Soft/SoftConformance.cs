@@ -19,3 +19,8 @@ public sealed class SoftSmp : SmpConformance<SoftSubject>;
 public sealed class SoftCpu : CpuConformance<SoftSubject>;
 
 public sealed class SoftState : StateConformance<SoftSubject>;
+
+public sealed class SoftRing : RingConformance<SoftSubject>
+{
+    protected override bool HasDoorbells => false;
+}

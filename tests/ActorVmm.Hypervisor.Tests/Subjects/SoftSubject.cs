@@ -3,10 +3,12 @@ using ActorVmm.Testing.Guests;
 
 namespace ActorVmm.Hypervisor.Tests.Subjects;
 
-/// <summary>The software CPU: everything works everywhere, nothing is excused.</summary>
-public sealed class SoftSubject : IConformanceSubject
+/// <summary>The software CPU, interpreting: everything works everywhere, nothing is excused.</summary>
+public class SoftSubject(int compileThreshold) : IConformanceSubject
 {
-    public IHypervisor Hypervisor { get; } = new SoftHypervisor();
+    public SoftSubject() : this(compileThreshold: 0) { }
+
+    public IHypervisor Hypervisor { get; } = new SoftHypervisor(new SoftOptions(compileThreshold));
 
     public string? WhyNotAtAll => null;
 
@@ -14,3 +16,6 @@ public sealed class SoftSubject : IConformanceSubject
 
     public string? Excuse(GuestRun run) => null;
 }
+
+/// <summary>The software CPU, every block of 64-bit code compiled when it is first entered.</summary>
+public sealed class CompiledSubject() : SoftSubject(compileThreshold: 1);

@@ -408,10 +408,11 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
 
     private void OnPower(PowerEvent signal) => BeginEnd(signal switch
     {
-        PowerEvent.Poweroff   => StopReason.Poweroff,
-        PowerEvent.GuestPanic => StopReason.GuestPanic,
-        _                      => StopReason.ResetI8042,
-    }, signal == PowerEvent.ResetAcpi ? "through the ACPI reset register" : "");
+        PowerEvent.Poweroff     => StopReason.Poweroff,
+        PowerEvent.GuestPanic   => StopReason.GuestPanic,
+        PowerEvent.ResetControl => StopReason.ResetControl,
+        _                       => StopReason.ResetI8042,
+    }, "");
 
     private void BeginEnd(StopReason reason, string detail)
     {

@@ -29,6 +29,10 @@ public sealed class BlockCounters
     /// <summary>How often a request had to wait for the rate limiter.</summary>
     public long Throttled => Volatile.Read(ref _throttled);
 
+    public override string ToString() =>
+        $"{Reads} reads ({ReadBytes} bytes), {Writes} writes ({WrittenBytes} bytes), {Flushes} flushes, {Others} others, " +
+        $"{Errors} errors, {Malformed} malformed, {Throttled} throttled";
+
     // Only the device's thread counts, so a plain add will do; others see each value whole.
     internal void Count(DiskRequest request)
     {

@@ -178,7 +178,9 @@ public sealed class BlockDevice : IVirtioDevice, ITimedDevice
         static bool Fits(TokenBucket bucket, TokenBucketSpec spec) => bucket.Budget <= spec.Size && bucket.Burst <= spec.OneTimeBurst;
     }
 
-    public override string ToString() => $"{_disk.Id}: {_capacity} sectors, {_slots.Count - _free.Count} requests in flight";
+    public override string ToString() =>
+        $"{_disk.Id}: {_capacity} sectors, {_slots.Count - _free.Count} in flight, {_counters}" +
+        (_disk.LastError is { } error ? $", last error: {error}" : "");
 
     private BlockConfig Config()
     {

@@ -115,6 +115,7 @@ public sealed partial class VirtioMmio
 
     private bool WriteQueueReady(uint value)
     {
+        if (_resumeDue) Resume();
         if (value == 0 && SelectedQueue is { Setup.Ready: true }) return ResetQueue(); // §4.2.2.2: the driver stops using the queue
         if (value != 1 || !MayBeSetUp) return false;
         var queue = SelectedQueue!;
@@ -129,6 +130,7 @@ public sealed partial class VirtioMmio
     private bool WriteQueueReset(uint value)
     {
         if (value != 1 || !Has(DeviceStatus.DriverOk) || (Features & VirtioFeatures.RingReset) == 0) return false;
+        if (_resumeDue) Resume();
         return SelectedQueue is not null && ResetQueue();
     }
 
@@ -144,6 +146,7 @@ public sealed partial class VirtioMmio
     private bool WriteNotify(uint value)
     {
         if (!Has(DeviceStatus.DriverOk) || value >= (uint)_queues.Length) return false;
+        if (_resumeDue) Resume();
         Notify((int)value);
         return true;
     }
@@ -205,6 +208,7 @@ public sealed partial class VirtioMmio
     private ulong ReadConfig(ulong offset, int size)
     {
         if (size is not (1 or 2 or 4 or 8) || offset > WindowSize) { IgnoredAccesses++; return 0; }
+        if (_resumeDue) Resume();
         Span<byte> bytes = stackalloc byte[sizeof(ulong)];
         bytes.Clear();
         _type.ReadConfig((int)offset, bytes[..size]);
@@ -220,6 +224,7 @@ public sealed partial class VirtioMmio
             return;
         }
 
+        if (_resumeDue) Resume();
         Span<byte> bytes = stackalloc byte[sizeof(ulong)];
         BinaryPrimitives.WriteUInt64LittleEndian(bytes, value);
         _type.WriteConfig((int)offset, bytes[..size]);

@@ -9,7 +9,8 @@ namespace ActorVmm.Devices.Virtio.Mmio;
 /// </summary>
 /// <remarks>
 /// A fresh instance upon a ledger that is in use takes over where the last one failed: registers from the checkpoint, requests from the
-/// ledger. The device type is activated at the first access after that, so that its failure is that of a message and not of a constructor.
+/// ledger. The device type is activated at the first access that needs it, so that its failure is that of a message and not of a constructor,
+/// and plain registers answer although the type fails again and again.
 /// </remarks>
 public sealed partial class VirtioMmio : IBusDevice, IDeviceState<VirtioRegisters>, ITimedDevice, IVirtioPort
 {
@@ -68,6 +69,9 @@ public sealed partial class VirtioMmio : IBusDevice, IDeviceState<VirtioRegister
     /// <summary>Accesses that mean nothing: wrong width, unaligned, reserved, out of order.</summary>
     public long IgnoredAccesses { get; private set; }
 
+    /// <summary>Queues that this instance has seen broken by the driver.</summary>
+    public long Faults { get; private set; }
+
     /// <summary>Doorbells answered.</summary>
     public long Notifications { get; private set; }
 
@@ -106,7 +110,6 @@ public sealed partial class VirtioMmio : IBusDevice, IDeviceState<VirtioRegister
     /// <inheritdoc/>
     public ulong Read(ulong offset, int size)
     {
-        if (_resumeDue) Resume();
         if (offset >= (ulong)MmioRegister.Config) return ReadConfig(offset - (ulong)MmioRegister.Config, size);
         if (size == 4 && offset % 4 == 0) return ReadRegister((MmioRegister)offset);
         IgnoredAccesses++;
@@ -116,7 +119,6 @@ public sealed partial class VirtioMmio : IBusDevice, IDeviceState<VirtioRegister
     /// <inheritdoc/>
     public void Write(ulong offset, int size, ulong value)
     {
-        if (_resumeDue) Resume();
         if (offset >= (ulong)MmioRegister.Config) WriteConfig(offset - (ulong)MmioRegister.Config, size, value);
         else if (size == 4 && offset % 4 == 0 && WriteRegister((MmioRegister)offset, (uint)value)) return;
         else IgnoredAccesses++;
@@ -236,7 +238,11 @@ public sealed partial class VirtioMmio : IBusDevice, IDeviceState<VirtioRegister
     }
 
     /// <summary>A driver broke a queue: the others go on (virtio 1.2 §2.1.2).</summary>
-    private void OnBroken(VirtQueue queue) => SignalConfig();
+    private void OnBroken(VirtQueue queue)
+    {
+        Faults++;
+        SignalConfig();
+    }
 
     private void SignalConfig()
     {

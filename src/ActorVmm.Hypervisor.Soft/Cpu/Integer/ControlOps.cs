@@ -24,7 +24,7 @@ internal static unsafe class ControlOps
 
     /// <summary>Passes the entry check of a block, or gives the exit op.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Op* Enter(CpuState* s, Block* block)
+    public static Op* Enter(CpuState* s, Block* block)
     {
         var left = s->Budget - block->Count;
         if ((left | s->Attention) < 0) return s->ExitOp;
@@ -61,7 +61,7 @@ internal static unsafe class ControlOps
     }
 
     /// <summary>The translated block at RIP, or null where the page is not in the code TLB or nothing is translated yet.</summary>
-    private static Block* Find(CpuState* s)
+    public static Block* Find(CpuState* s)
     {
         var entry = Mem.Entry(s->TlbCode, s->Rip);
         if (entry->Tag != (s->Rip & ~0xFFFUL)) return null;
@@ -112,7 +112,7 @@ internal static unsafe class ControlOps
 
     /// <summary>Finds the block at RIP in another page or behind an indirect jump.</summary>
     [MethodImpl(MethodImplOptions.NoInlining)]
-    private static Op* Dispatch(CpuState* s)
+    public static Op* Dispatch(CpuState* s)
     {
         var block = Find(s);
         // A block across two pages is entered by the run loop, which checks the second page's mapping.

@@ -33,7 +33,7 @@ public sealed class VmEndTests
     public static TheoryData<string, StopReason, int> Ends => new()
     {
         { nameof(ResetByKeyboard), StopReason.ResetI8042, 0 },
-        { nameof(ResetByChipset), StopReason.ResetI8042, 0 },
+        { nameof(ResetByChipset), StopReason.ResetControl, 0 },
         { nameof(SwitchOff), StopReason.Poweroff, 0 },
         { nameof(Panic), StopReason.GuestPanic, 34 },
     };

@@ -23,7 +23,7 @@ public sealed class BlockFuzzTests(ITestOutputHelper output)
     [Fact]
     public void Sound_chains_do_what_a_model_says()
     {
-        var executions = Nightly.Count(100_000, 10_000_000);
+        var executions = Nightly.Count(200_000, 10_000_000);
         var start = Seed();
         for (long done = 0; done < executions; done += PerRound) Model(start + (done / PerRound));
     }

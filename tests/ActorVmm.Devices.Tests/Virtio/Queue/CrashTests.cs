@@ -1,5 +1,6 @@
 using System.Text;
 using ActorVmm.Devices.Virtio;
+using ActorVmm.Devices.Virtio.Mmio;
 using ActorVmm.Devices.Virtio.Queue;
 using ActorVmm.Testing.Virtio;
 using Xunit;
@@ -116,12 +117,73 @@ public sealed class CrashTests
         Assert.Equal(0x5AUL, rig.Read(0x100, 1));
     }
 
+    [Fact]
+    public void Plain_registers_answer_although_the_device_cannot_take_up_its_work()
+    {
+        using var rig = new VirtioRig<EchoDevice>(Make);
+        rig.Driver.Start();
+        rig.Ledger.CrashHook = new CrashAt(CrashPoint.RequestTaken, times: 2);
+        rig.Driver.Rings[0].Add(rig.Driver.Readable("x"u8), rig.Driver.Writable(1));
+        rig.Driver.Kick(0);
+        rig.Ledger.CrashHook = new CrashAt(CrashPoint.Resubmitting, times: int.MaxValue);
+        rig.Restart();
+        Assert.Equal(DeviceStatusOk, (uint)rig.Driver.Status);
+        rig.Driver.Write(MmioRegister.QueueSel, 0);
+        Assert.Equal(1u, rig.Driver.Read(MmioRegister.QueueReady));
+        rig.Driver.HandleInterrupt();
+        Assert.Equal(2u, rig.Driver.Read(MmioRegister.Version));
+        // The driver may still reset it: its requests are then forgotten.
+        rig.Driver.Start();
+        Assert.Equal(0, rig.Mmio.Queue(0).InFlight);
+    }
+
+    [Fact]
+    public void A_driver_that_has_seen_answers_the_ledger_does_not_know_of_is_not_taken_for_a_hostile_one()
+    {
+        using var rig = new VirtioRig<EchoDevice>(Make);
+        rig.Driver.Start(0);
+        rig.Ledger.CrashHook = new CrashAt(CrashPoint.IndexPublished, times: 3);
+        Submit(rig, 8, "a"); // published, and the device fails each time before it has written that down
+        Assert.Equal(0UL, rig.Ledger.Queues[0].Published);
+        rig.Ledger.CrashHook = null;
+        Assert.Equal(8, rig.Driver.Rings[0].Collect().Count);
+        var more = Submit(rig, 8, "b"); // a full ring of new requests
+        Assert.Equal(QueueFault.None, rig.Mmio.Queue(0).Fault);
+        Expect(rig, more);
+    }
+
+    [Fact]
+    public void Nothing_is_allocated_per_request()
+    {
+        using var rig = new VirtioRig<EchoDevice>(() => new EchoDevice(64));
+        var (mmio, driver) = (rig.Mmio, new VirtioDriver(rig.Mmio, rig.Memory, room: 0x80_0000));
+        driver.Start();
+        GuestBuffer[] request = [driver.Readable(new byte[16]), driver.Writable(16)];
+        long Requests(int rounds)
+        {
+            var before = GC.GetAllocatedBytesForCurrentThread();
+            for (var round = 0; round < rounds; round++)
+            {
+                for (var i = 0; i < 8; i++) driver.Rings[0].Add(request);
+                driver.Kick(0);
+                driver.HandleInterrupt();
+                while (driver.Rings[0].TryCollect(out _)) { }
+            }
+
+            return GC.GetAllocatedBytesForCurrentThread() - before;
+        }
+
+        Requests(200); // each head's chain is made once
+        Assert.Equal(0, Requests(2_000));
+        Assert.Equal(8UL * 2_200, mmio.Queue(0).Ledger.Published);
+    }
+
     private const uint DeviceStatusOk = 0xF;
 
     private EchoDevice Make() => Make(hold: false);
 
     private EchoDevice Make(bool hold) =>
-        new(16) { Features = VirtioFeatures.InOrder, Executed = _executed, Hold = hold };
+        new(32) { Features = VirtioFeatures.InOrder, Executed = _executed, Hold = hold };
 
     private static List<(int Head, string Text, GuestBuffer Answer)> Submit(VirtioRig<EchoDevice> rig, int count, string name)
     {

@@ -24,6 +24,8 @@ public sealed partial class VcpuActor : UntypedActor
     private readonly IVcpu _vcpu;
     private readonly IActorRef _self; // Self looks it up in the thread's context
     private readonly IActorRef _bus;
+    private readonly VcpuExit _exit; // one for the life of the vCPU
+    private readonly CallerRunsContext _context;
     private readonly VcpuLinks _links;
     private readonly VcpuDispatcher _dispatcher;
     private readonly ILoggingAdapter _log;
@@ -46,12 +48,14 @@ public sealed partial class VcpuActor : UntypedActor
         _vcpu = seat.Vcpu;
         _self = Self;
         _bus = links.Bus;
+        _exit = seat.Vcpu.Exit;
         _links = links;
         _log = Context.GetLogger();
         _dispatcher = ((ActorCell)Context).Dispatcher as VcpuDispatcher
             ?? throw new ActorInitializationException(Self, $"a vCPU needs the dispatcher {Settings.ActorSettings.VcpuDispatcher}");
+        _context = _dispatcher.Context;
         _access = TakeSeat(seat);
-        _dispatcher.Context.Outstanding = () => !_access.IsDone;
+        _context.Outstanding = () => !_access.IsDone;
         _dispatcher.Gate.Attach(_vcpu);
         links.Meters?.Attach(_vcpu.Id, this);
     }
@@ -179,12 +183,14 @@ public sealed partial class VcpuActor : UntypedActor
     }
 
     /// <summary>False where the slice is over and somebody else will continue it.</summary>
-    private bool Handle(VcpuExitKind kind)
+    private bool Handle(VcpuExitKind kind) => kind is >= VcpuExitKind.PortRead and <= VcpuExitKind.MmioWrite
+        ? Access(_exit, kind)
+        : HandleOther(kind);
+
+    private bool HandleOther(VcpuExitKind kind)
     {
         switch (kind)
         {
-            case VcpuExitKind.PortRead or VcpuExitKind.PortWrite or VcpuExitKind.MmioRead or VcpuExitKind.MmioWrite:
-                return Access(_vcpu.Exit, kind);
             case VcpuExitKind.Kicked: return true; // the gate says why, unless the cause has been served meanwhile
             case VcpuExitKind.Alarm: return Ring();
             case VcpuExitKind.Halted: _links.Vm.Tell(new VcpuProtocol.Halted(_vcpu.Id), Self); return true;
@@ -209,9 +215,9 @@ public sealed partial class VcpuActor : UntypedActor
         exit.Kind = kind;
         _access.Begin(exit);
         if ((_exits & ExitTelemetry.SampleMask) == 0 && ExitTelemetry.IsWatched) return SampledAccess(exit, kind);
-        _dispatcher.Context.BeginExit();
+        _context.BeginExit();
         _bus.Tell(_access, _self);
-        if (_dispatcher.Context.IsAbandoned) return BecomeAbandoned();
+        if (_context.IsAbandoned) return BecomeAbandoned();
         if (_access.IsDone || WaitBriefly()) { Finish(exit); return true; }
         if (!_access.TryPark(Self)) { Finish(exit); return true; }
         BecomeAwaitingReply();

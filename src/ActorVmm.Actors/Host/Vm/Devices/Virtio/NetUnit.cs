@@ -38,6 +38,7 @@ internal sealed class NetUnit(IPacketPort packets, NetOptions options, IClock cl
         var unit = new NetUnit(packets, options, slot.Clock);
         unit.Control.Ring = slot.Ring;
         packets.OnReady(slot.Ring);
+        slot.Control = unit.Update;
         return slot.Unit(unit.Make);
     }
 

@@ -1,7 +1,10 @@
+using System.Numerics;
 using Akka.Actor;
+using Akka.Event;
 using ActorVmm.Actors.Dispatch;
 using ActorVmm.Devices.Virtio;
 using ActorVmm.Devices.Virtio.Mmio;
+using ActorVmm.Devices.Virtio.Queue;
 
 namespace ActorVmm.Actors.Host.Vm.Devices.Virtio;
 
@@ -14,6 +17,8 @@ public sealed class VirtioActor : DeviceActor<VirtioRegisters>
     private readonly VirtioSlot _virtio;
     private readonly VirtioMmio _mmio;
     private readonly IVirtioDevice _type;
+    private long _ignored;
+    private long _faults;
 
     public static Props Props(VirtioSlot virtio, Func<IVirtioDevice> make) =>
         Akka.Actor.Props.Create(() => new VirtioActor(virtio, make));
@@ -65,7 +70,11 @@ public sealed class VirtioActor : DeviceActor<VirtioRegisters>
     }
 
     /// <inheritdoc/>
-    protected override void AfterEffects() => _virtio.Wire(_mmio.IsActive);
+    protected override void AfterEffects()
+    {
+        _virtio.Wire(_mmio.IsActive);
+        if (_mmio.IgnoredAccesses != _ignored || _mmio.Faults != _faults) Report();
+    }
 
     /// <inheritdoc/>
     protected override void Describe(IDictionary<string, string> values)
@@ -77,6 +86,22 @@ public sealed class VirtioActor : DeviceActor<VirtioRegisters>
         values["notifications"] = $"{_mmio.Notifications}";
         values["doorbells"] = _virtio.DoorbellError ?? $"{_virtio.Doorbells / 2}";
         for (var queue = 0; queue < _mmio.QueueCount; queue++) values[$"queue-{queue}"] = $"{_mmio.Queue(queue)}";
+    }
+
+    /// <summary>What a driver does wrong is said at the 1st, 2nd, 4th, 8th, ... time: it may do so as often as it likes.</summary>
+    private void Report()
+    {
+        if (_mmio.Faults > _faults) _virtio.Faults += _mmio.Faults - _faults;
+        if (_mmio.Faults > _faults && BitOperations.IsPow2(_virtio.Faults))
+        {
+            for (var queue = 0; queue < _mmio.QueueCount; queue++)
+                if (_mmio.Queue(queue).Fault is var fault and not QueueFault.None)
+                    Log.Warning("the driver of {0} broke queue {1}: {2} (queues broken so far: {3})", Slot.Name, queue, fault, _virtio.Faults);
+        }
+
+        if (BitOperations.IsPow2(_mmio.IgnoredAccesses) && _mmio.IgnoredAccesses > _ignored)
+            Log.Debug("{0} has ignored {1} register accesses that mean nothing", Slot.Name, _mmio.IgnoredAccesses);
+        (_ignored, _faults) = (_mmio.IgnoredAccesses, _mmio.Faults);
     }
 
     private void OnUpdate(DeviceUpdate update)

@@ -63,6 +63,9 @@ public sealed class VirtioSlot
     /// <summary>Doorbells that ring without an exit, one per queue; 0 where the hypervisor has none or the driver is not there.</summary>
     public int Doorbells => _doorbells.Count;
 
+    /// <summary>Queues that the driver broke since power-on.</summary>
+    internal long Faults { get; set; }
+
     /// <summary>Why there are none although the hypervisor has them; null where there are.</summary>
     public string? DoorbellError { get; private set; }
 

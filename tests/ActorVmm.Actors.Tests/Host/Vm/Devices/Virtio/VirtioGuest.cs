@@ -1,4 +1,3 @@
-using ActorVmm.Actors.Host.Vm;
 using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 using ActorVmm.Boot;
 using ActorVmm.Devices.Power;

@@ -46,8 +46,8 @@ public sealed class VirtioPlanTests
 
     private static VmSpec Spec(int disks, int nets, int entropy) => VmFixture.Spec() with
     {
-        Disks = [.. Enumerable.Range(0, disks).Select(id => new DiskSpec { Id = $"d{id}" })],
-        Nets = [.. Enumerable.Range(0, nets).Select(id => new NetSpec { Id = $"n{id}" })],
+        Disks = [.. Enumerable.Range(0, disks).Select(id => new DiskSpec { Id = $"d{id}", Path = "none" })],
+        Nets = [.. Enumerable.Range(0, nets).Select(id => new NetSpec { Id = $"n{id}", Backend = new NetBackend.Tap("none") })],
         Entropy = [.. Enumerable.Repeat(new EntropySpec(), entropy)],
     };
 }

@@ -1,0 +1,119 @@
+using System.Runtime.InteropServices;
+
+namespace ActorVmm.Hypervisor.Soft.Cpu.Compiler;
+
+/// <summary>One vCPU's compiler tier: its machine code, links and jump cache.</summary>
+internal sealed unsafe class CompiledTier : IDisposable
+{
+    /// <summary>Machine code of one vCPU; when it is full, all blocks are forgotten.</summary>
+    public const ulong CodeBytes = 48UL << 20;
+
+    private const ulong MaxLinks = 512 << 10;
+
+    private readonly ExecutableMemory _memory;
+    private readonly Emitter _emitter = new();
+    private readonly BlockCompiler _compiler;
+    private readonly Link* _links;
+    private readonly Op* _dispatch;
+    private readonly byte* _firstCode;
+    private Link* _nextLink;
+    private byte* _nextCode;
+
+    private CompiledTier(ExecutableMemory memory, CpuState* s, Translator translator, int threshold)
+    {
+        (_memory, Threshold) = (memory, threshold);
+        JumpCache = new JumpCache(s);
+        // SAFETY: native tables that compiled code and its links point into; freed in Dispose, when no vCPU runs any more.
+        _links = (Link*)NativeMemory.Alloc((nuint)MaxLinks, (nuint)sizeof(Link));
+        _dispatch = (Op*)NativeMemory.AllocZeroed((nuint)sizeof(Op));
+        _dispatch->Fn = &CompiledOps.Dispatch;
+        s->DispatchOp = _dispatch;
+        s->FixFlags = &CompiledFlags.Fix;
+        s->FixFlagsThenHandler = &CompiledFlags.FixThenHandler;
+        _emitter.Begin(memory.Write, memory.Write + memory.Size, memory.Delta);
+        _compiler = new BlockCompiler(translator, Stubs.Emit(_emitter), _emitter);
+        _firstCode = _nextCode = _emitter.At;
+        _nextLink = _links;
+    }
+
+    /// <summary>Makes the tier of a vCPU; null, with the reason, where the host offers no executable memory.</summary>
+    public static CompiledTier? TryCreate(CpuState* s, Translator translator, int threshold, out string? refusal)
+    {
+        var memory = ExecutableMemory.TryCreate((nuint)CodeBytes, out refusal);
+        return memory == null ? null : new CompiledTier(memory, s, translator, threshold);
+    }
+
+    /// <summary>Entries after which a block is compiled.</summary>
+    public int Threshold { get; }
+
+    public JumpCache JumpCache { get; }
+
+    /// <summary>Blocks compiled since the start.</summary>
+    public ulong Compilations { get; private set; }
+
+    /// <summary>Bytes of machine code.</summary>
+    public ulong UsedBytes => (ulong)(_nextCode - _firstCode);
+
+    public BlockCompiler Compiler => _compiler;
+
+    /// <summary>No further block fits: everything must be cleared.</summary>
+    public bool IsFull => _memory.Write + _memory.Size - _nextCode < BlockCompiler.MaxBytes || _nextLink - _links > (long)MaxLinks - 16;
+
+    /// <summary>Compiles a block that starts at <paramref name="rip"/> at this time.</summary>
+    public void Compile(Block* block, ReadOnlySpan<byte> code, ulong rip)
+    {
+        if (!IsFull)
+        {
+            _emitter.Begin(_nextCode, _memory.Write + _memory.Size, _memory.Delta);
+            if (_compiler.Compile(block, code, rip, ref _nextLink))
+            {
+                Compilations++;
+                _nextCode = (byte*)(((nint)_emitter.At + 15) & ~15);
+                return;
+            }
+        }
+        // It stays with tier 0, without counting.
+        Block.Ops(block)->Fn = &MoveOps.Nop;
+    }
+
+    /// <summary>Patches a jump to lead straight to a block.</summary>
+    public void Connect(Link* link, Block* block)
+    {
+        if (link->Next != null) return; // patched, and asked for by an old way in
+        Patch(link, block->Code);
+        link->Next = block->Incoming == null ? link : block->Incoming;
+        block->Incoming = link;
+    }
+
+    private void Patch(Link* link, byte* target) => *link->Site = (int)(target - ((byte*)link->Site + _memory.Delta + 4));
+
+    /// <summary>A compiled block's code was overwritten: nothing leads into it any more.</summary>
+    public void Drop(Block* block)
+    {
+        for (var link = block->Incoming; link != null;)
+        {
+            var next = link->Next == link ? null : link->Next;
+            Patch(link, link->Unresolved);
+            link->Next = null;
+            link = next;
+        }
+        block->Incoming = null;
+        JumpCache.Flush();
+    }
+
+    /// <summary>Forgets all code; only between blocks.</summary>
+    public void Clear()
+    {
+        _nextCode = _firstCode;
+        _nextLink = _links;
+        JumpCache.Flush();
+    }
+
+    public void Dispose()
+    {
+        JumpCache.Dispose();
+        NativeMemory.Free(_links);
+        NativeMemory.Free(_dispatch);
+        _memory.Dispose();
+    }
+}

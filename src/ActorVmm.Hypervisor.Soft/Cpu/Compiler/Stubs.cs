@@ -1,0 +1,153 @@
+namespace ActorVmm.Hypervisor.Soft.Cpu.Compiler;
+
+/// <summary>
+/// The pieces of machine code that all blocks share: into compiled code, out of it, and across pages. Compiled code is entered by a jump
+/// from a handler of tier 0 (or the run loop's call), as if it were a handler, and is left by a jump to one; it keeps nothing on the stack,
+/// so that a handler, the garbage collector and an exception find the run loop's frame right above.
+/// </summary>
+internal sealed unsafe class Stubs
+{
+    /// <summary>Bytes from where a block is entered by a jump to its body: the budget check.</summary>
+    public const int HeadBytes = 7 + 3 + 4 + 6;
+
+    // The System V x64 convention: what a callee must bring back.
+    private static readonly Host[] CalleeSaved = [Host.Rbx, Host.R12, Host.R13, Host.R14, Host.R15, Host.Rbp];
+
+    /// <summary>RDI = state, RAX = body of the block at RIP: notes it in the jump cache and runs it.</summary>
+    public byte* EnterBlock { get; private init; }
+
+    /// <summary>RDI = state, RAX = where to go on within the block whose start is RIP.</summary>
+    public byte* Resume { get; private init; }
+
+    /// <summary>RDX = op: stores all registers and runs the op's handler.</summary>
+    public byte* Leave { get; private init; }
+
+    /// <summary>The same for an op whose handler is in <see cref="CpuState.Handler"/>, because the op itself leads back into compiled code.</summary>
+    public byte* LeaveDisplaced { get; private init; }
+
+    /// <summary>RAX = target: goes there through the code TLB and the block table, or leaves.</summary>
+    public byte* Dispatch { get; private init; }
+
+    public static Stubs Emit(Emitter e)
+    {
+        var resume = e.Here;
+        EmitEnter(e, note: false);
+        var enter = e.Here;
+        EmitEnter(e, note: true);
+        var leave = e.Here;
+        EmitLeave(e, displaced: false);
+        var leaveDisplaced = e.Here;
+        EmitLeave(e, displaced: true);
+        var dispatch = e.Here;
+        EmitDispatch(e, leave);
+        return new Stubs { EnterBlock = enter, Resume = resume, Leave = leave, LeaveDisplaced = leaveDisplaced, Dispatch = dispatch };
+    }
+
+    private static HostAddress FromStart(int offset) => new(Host.Rdi, offset);
+
+    private static void EmitEnter(Emitter e, bool note)
+    {
+        // RDI, RSI and RAX are arguments; the guest's registers come last.
+        e.Load(8, Host.Rcx, FromStart(RegisterMap.Rip));
+        e.Move(8, Host.Rdx, Host.Rcx);
+        e.AluImmediate(4, 8, Host.Rdx, -4096);
+        e.Store(8, FromStart(RegisterMap.Page), Host.Rdx);
+        if (note)
+        {
+            EmitHash(e, Host.Rcx, Host.Rdx);
+            e.Alu(0, 8, Host.Rdx, FromStart(RegisterMap.JumpCache));
+            e.Store(8, new HostAddress(Host.Rdx), Host.Rcx);
+            e.Lea(Host.Rcx, new HostAddress(Host.Rax, -HeadBytes));
+            e.Store(8, new HostAddress(Host.Rdx, 8), Host.Rcx);
+        }
+        for (var i = 0; i < CalleeSaved.Length; i++) e.Store(8, FromStart(RegisterMap.Saved + 8 * i), CalleeSaved[i]);
+        e.Lea(RegisterMap.State, FromStart(RegisterMap.Bias));
+        for (var guest = 0; guest < 16; guest++)
+            if (RegisterMap.Of(guest) != Host.None) e.Load(8, RegisterMap.Of(guest), RegisterMap.Slot(guest));
+        e.Load(8, RegisterMap.Budget, RegisterMap.At(RegisterMap.BudgetOffset));
+        e.JumpRegister(Host.Rax);
+    }
+
+    private static void EmitLeave(Emitter e, bool displaced)
+    {
+        // A handler takes its op in RSI, which is a guest register until it is stored: the op arrives in RDX.
+        for (var guest = 0; guest < 16; guest++)
+        {
+            var host = RegisterMap.Of(guest);
+            if (host != Host.None) e.Store(8, RegisterMap.Slot(guest), host);
+        }
+        e.Store(8, RegisterMap.At(RegisterMap.BudgetOffset), RegisterMap.Budget);
+        e.Move(8, Host.Rsi, Host.Rdx);
+        e.Lea(Host.Rdi, new HostAddress(RegisterMap.State, -RegisterMap.Bias));
+        for (var i = 0; i < CalleeSaved.Length; i++) e.Load(8, CalleeSaved[i], FromStart(RegisterMap.Saved + 8 * i));
+        e.AluImmediate(7, 4, FromStart(RegisterMap.FlagKind), CompiledFlags.First);
+        var fix = e.JumpIf(3);
+        e.JumpMemory(displaced ? FromStart(RegisterMap.Handler) : new HostAddress(Host.Rsi));
+        e.Bind(fix);
+        e.JumpMemory(FromStart(displaced ? RegisterMap.FixFlagsThenHandler : RegisterMap.FixFlags));
+    }
+
+    private static int Offset(void* start, void* field) => (int)((byte*)field - (byte*)start);
+
+    /// <summary>Leaves in <paramref name="hash"/> the byte index of an address in the jump cache.</summary>
+    public static void EmitHash(Emitter e, Host address, Host hash)
+    {
+        e.Registers(4, 0x8B, hash, address);
+        e.Shift(5, 4, hash, 10);
+        e.Alu(6, 4, hash, address);
+        e.AluImmediate(4, 4, hash, JumpCache.HashMask);
+    }
+
+    private static void EmitDispatch(Emitter e, byte* leave)
+    {
+        // SAFETY: no access, only the distances of fields from the start of the struct.
+        Block aBlock;
+        var block = &aBlock;
+        // RAX = target. Its page in the code TLB ...
+        e.Store(8, RegisterMap.At(RegisterMap.Rip), Host.Rax);
+        e.Registers(4, 0x8B, Host.Rdx, Host.Rax);
+        e.Shift(5, 4, Host.Rdx, 8);
+        e.AluImmediate(4, 4, Host.Rdx, (Mem.TlbSize - 1) << 4);
+        e.Alu(0, 8, Host.Rdx, RegisterMap.At(RegisterMap.TlbCode));
+        e.Move(8, Host.Rcx, Host.Rax);
+        e.AluImmediate(4, 8, Host.Rcx, -4096);
+        e.Alu(7, 8, Host.Rcx, new HostAddress(Host.Rdx));
+        var missed = e.JumpIf(5);
+        e.Store(8, RegisterMap.At(RegisterMap.Page), Host.Rcx);
+        e.Alu(0, 8, Host.Rax, new HostAddress(Host.Rdx, 8));
+        // ... gives the physical address, and BlockCache.Hash of it the chain of blocks.
+        e.Move(8, Host.Rdx, Host.Rax);
+        e.Shift(5, 8, Host.Rdx, 14);
+        e.Alu(6, 4, Host.Rdx, Host.Rax);
+        e.AluImmediate(6, 4, Host.Rdx, (int)CodeMode.Bits64);
+        e.Registers(4, 0x0FB7, Host.Rdx, Host.Rdx);
+        e.Load(8, Host.Rcx, RegisterMap.At(RegisterMap.BlockHash));
+        e.Load(8, Host.Rcx, new HostAddress(Host.Rcx, 0, Host.Rdx, 3));
+        var again = e.Here;
+        e.Test(8, Host.Rcx, Host.Rcx);
+        var none = e.JumpIf(4);
+        e.Alu(7, 8, Host.Rax, new HostAddress(Host.Rcx, Offset(block, &block->Physical)));
+        var other = e.JumpIf(5);
+        e.AluImmediate(7, 4, new HostAddress(Host.Rcx, Offset(block, &block->Mode)), (int)CodeMode.Bits64);
+        var otherMode = e.JumpIf(5);
+        e.Load(8, Host.Rcx, new HostAddress(Host.Rcx, Offset(block, &block->Code)));
+        e.Test(8, Host.Rcx, Host.Rcx);
+        var notCompiled = e.JumpIf(4);
+        e.Load(8, Host.Rax, RegisterMap.At(RegisterMap.Rip));
+        EmitHash(e, Host.Rax, Host.Rdx);
+        e.Alu(0, 8, Host.Rdx, RegisterMap.At(RegisterMap.JumpCache));
+        e.Store(8, new HostAddress(Host.Rdx), Host.Rax);
+        e.Store(8, new HostAddress(Host.Rdx, 8), Host.Rcx);
+        e.JumpRegister(Host.Rcx);
+        e.Bind(other);
+        e.Bind(otherMode);
+        e.Load(8, Host.Rcx, new HostAddress(Host.Rcx, Offset(block, &block->HashNext)));
+        e.JumpTo(again);
+        e.Bind(missed);
+        e.Bind(none);
+        e.Bind(notCompiled);
+        e.Load(8, Host.Rdx, RegisterMap.At(RegisterMap.DispatchOp));
+        e.JumpTo(leave);
+    }
+
+}
