@@ -71,6 +71,7 @@ public sealed class FaultyDisk(IDisk inner, FaultSite site, Action<ulong, Action
     {
         var happening = EventOf(request);
         var steps = default(Steps);
+        FaultHit? torn = null;
         foreach (var hit in site.Fire(happening))
         {
             switch (hit.Rule.Kind)
@@ -85,7 +86,7 @@ public sealed class FaultyDisk(IDisk inner, FaultSite site, Action<ulong, Action
                     site.Report(hit, happening, $"{hit.Rule.Delay} ns late");
                     steps.Delay = hit.Rule.Delay!.Value;
                     break;
-                case FaultKind.BlockTornWrite: steps.Torn = Torn(hit, happening, request); break;
+                case FaultKind.BlockTornWrite: torn = hit; break;
                 case FaultKind.BlockMisdirectedWrite: steps.Astray = Astray(hit, happening, request); break;
                 case FaultKind.BlockDroppedFlush:
                     site.Report(hit, happening, _cache.Count > 0 ? $"dropped; {_cache.Count} sectors stay volatile" : "dropped");
@@ -97,6 +98,8 @@ public sealed class FaultyDisk(IDisk inner, FaultSite site, Action<ulong, Action
             }
         }
 
+        // A disk with a cache tears what is in there: a write that went through is whole.
+        if (torn is { } tear && (steps.Cached || !site.Has(FaultKind.BlockVolatileCache))) steps.Torn = Torn(tear, happening, request);
         if (steps.Delay == 0) return Begin(request, steps);
         var due = site.Engine.Now + steps.Delay;
         _held.Add((due, request, steps));

@@ -216,6 +216,19 @@ public sealed class FaultyDiskTests
     }
 
     [Fact]
+    public void A_write_that_is_torn_in_the_cache_is_whole_again_with_the_next_flush()
+    {
+        var disk = Disk(Rule(FaultKind.BlockVolatileCache) with { Nth = 1 }, Rule(FaultKind.BlockTornWrite) with { Name = "t", Amount = 512 });
+        Do(disk, DiskOperation.Write, 8, Bytes(9));
+        Assert.All(Content(8, 1), value => Assert.Equal(9, value));
+        Assert.All(Content(9, 1), value => Assert.Equal(0, value)); // lost, if the power fails now
+        Do(disk, DiskOperation.Write, 20, Bytes(5)); // not cached: whole
+        Assert.All(Content(20), value => Assert.Equal(5, value));
+        Do(disk, DiskOperation.Flush, 0);
+        Assert.All(Content(8), value => Assert.Equal(9, value));
+    }
+
+    [Fact]
     public void A_dropped_flush_leaves_the_cache_volatile()
     {
         var disk = Disk(Rule(FaultKind.BlockVolatileCache), Rule(FaultKind.BlockDroppedFlush) with { Name = "d" });
