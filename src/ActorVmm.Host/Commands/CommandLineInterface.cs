@@ -106,7 +106,7 @@ internal sealed class CommandLineInterface
         });
         var command = Examples.Of(new Command("demo", "Boots Debian's kernel to a shell; fetches what is missing into the user's cache on first use.")
         {
-            vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, disk, net, forward, refresh,
+            vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, disk, net, forward, refresh, crash, crashes,
         }, "actorvmm demo", "actorvmm demo --vcpus 2 --memory 512", "actorvmm demo --disk --net");
         command.Validators.Add(result =>
         {

@@ -156,12 +156,13 @@ internal sealed class CrashLoop(CrashLoopOptions options) : IByteSink, IExitHand
         var line = _line.ToString();
         _line.Clear();
         Line?.Invoke(line);
-        if (line.Split(' ') is ["pass", var passes, "errors", var errors] && int.TryParse(passes, out var pass) && int.TryParse(errors, out var wrong))
+        // The shell's prompt may stand before them: the loop runs behind its back.
+        if (line.Split(' ') is [.., "pass", var passes, "errors", var errors] && int.TryParse(passes, out var pass) && int.TryParse(errors, out var wrong))
         {
             (_passes, _errors) = (pass, wrong);
             Progress?.Invoke(Now);
         }
-        else if (line.Split(' ') is ["kernel", var count, "complaints"] && int.TryParse(count, out var complaints))
+        else if (line.Split(' ') is [.., "kernel", var count, "complaints"] && int.TryParse(count, out var complaints))
         {
             _kernelErrors = complaints;
         }
