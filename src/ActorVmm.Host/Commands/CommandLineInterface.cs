@@ -99,6 +99,7 @@ internal sealed class CommandLineInterface
         });
         var crash = new Option<bool>("--crash") { Description = "Crash block, network and serial actors while a guest checks what it writes." };
         var crashes = new Option<int?>("--crashes") { Description = "With --crash: end after N crashes, with exit code 0 only if the guest saw no error.", HelpName = "N" };
+        crash.Hidden = crashes.Hidden = true; // until the soak has shown that a guest outlives thousands of crashes
         crashes.Validators.Add(result =>
         {
             if (result.Tokens.Count == 1 && int.TryParse(result.Tokens[0].Value, CultureInfo.InvariantCulture, out var value) && value < 1)

@@ -12,10 +12,11 @@ namespace ActorVmm.EndToEnd.Tests.Linux;
 [Collection(LinuxGuests.Name)]
 public sealed class CrashSoakTests(ITestOutputHelper output)
 {
-    [Fact]
+    [SkippableFact]
     public async Task A_guest_that_writes_compares_downloads_and_prints_does_not_notice_its_devices_crash()
     {
-        var wanted = (int)Nightly.Count(always: 100, nightly: 10_000);
+        Skip.IfNot(Nightly.Wanted, Nightly.Reason);
+        var wanted = (int)Nightly.Count(always: 300, nightly: 10_000);
         await using var server = new FileServer();
         const int Length = 300_000;
         var options = new CrashLoopOptions
