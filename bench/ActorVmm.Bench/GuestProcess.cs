@@ -39,8 +39,10 @@ internal sealed class GuestProcess : IDisposable
         if (process._process.ExitCode != 0) throw new InvalidOperationException($"{Launcher} --version: {process._errors.Result}");
     }
 
-    /// <summary>ActorVmm through its launcher, the way a user starts it; call <see cref="Build"/> first.</summary>
-    public static GuestProcess StartActorVmm(IEnumerable<string> arguments) => Start(Launcher, arguments);
+    /// <summary>ActorVmm through its launcher, the way a user starts it; call <see cref="Build"/> first; in a network namespace where
+    /// one is named.</summary>
+    public static GuestProcess StartActorVmm(IEnumerable<string> arguments, string? network = null) =>
+        network is null ? Start(Launcher, arguments) : Start("ip", ["netns", "exec", network, Launcher, .. arguments]);
 
     private static string Launcher
     {

@@ -8,8 +8,9 @@ using ActorVmm.Testing.Virtio;
 namespace ActorVmm.Bench;
 
 /// <summary>
-/// Requests per second of one core that plays both sides of a ring: the driver of the tests publishes a batch, rings the doorbell register, and
-/// takes what is used; a device type without a backend answers. Every request is a header, 4096 bytes and a status, as a block driver's.
+/// Requests per second of one core that plays both sides of a ring: the driver of the tests publishes a batch, rings the doorbell register,
+/// and takes what is used; a device type without a backend answers. Every request is a header, 4096 bytes and a status, as a block
+/// driver's.
 /// </summary>
 internal static class VirtioRing
 {
@@ -52,17 +53,20 @@ internal static class VirtioRing
             }
         }
 
-        Console.WriteLine($"{"one core, driver and device",-36} {"requests/s",12} {"best",12} {"ns each",8} {"B each",7}   medians of {Rounds} interleaved rounds");
+        Console.WriteLine($"{"one core, driver and device",-36} {"requests/s",12} {"best",12} {"ns each",8} {"B each",7}" +
+            $"   medians of {Rounds} interleaved rounds");
         var good = true;
         for (var i = 0; i < lanes.Length; i++)
         {
             var median = Sampling.Median(times[i]);
             var each = bytes[i] / (double)Rounds / RequestsPerRound;
             good &= RequestsPerRound / median >= Target && bytes[i] == 0;
-            Console.WriteLine($"{lanes[i].Name,-36} {RequestsPerRound / median,12:N0} {RequestsPerRound / times[i].Min(),12:N0} {median * 1e9 / RequestsPerRound,8:F1} {each,7:F3}");
+            Console.WriteLine($"{lanes[i].Name,-36} {RequestsPerRound / median,12:N0} {RequestsPerRound / times[i].Min(),12:N0} " +
+                $"{median * 1e9 / RequestsPerRound,8:F1} {each,7:F3}");
         }
 
-        Console.WriteLine($"gen-2 collections {GC.CollectionCount(2) - full}; target {Target:N0} requests/s and 0 bytes: {(good ? "met" : "missed")}");
+        Console.WriteLine($"gen-2 collections {GC.CollectionCount(2) - full}; target {Target:N0} requests/s and 0 bytes: " +
+            (good ? "met" : "missed"));
         foreach (var lane in lanes) lane.Dispose();
         return good ? 0 : 1;
     }

@@ -1,4 +1,3 @@
-using ActorVmm.Backends.Taps;
 using ActorVmm.Backends.UserNet;
 using ActorVmm.Devices.Virtio;
 using ActorVmm.Devices.Virtio.Net;

@@ -1,3 +1,4 @@
+using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 using Akka.Actor;
 using Akka.Configuration;
 using ActorVmm.Actors.Host;
@@ -51,6 +52,13 @@ public interface IVmHandle
 
     /// <summary>The counters as they are now, also after the end. Any thread.</summary>
     VmReadings Readings => VmReadings.None;
+
+    /// <summary>Changes a virtio device while it runs, on its own thread; completes when it is changed.</summary>
+    /// <param name="device">Actor name: <c>blk0</c>, ...</param>
+    /// <param name="change"><see cref="DiskUpdate"/> for a disk.</param>
+    /// <exception cref="InvalidOperationException">The device refuses, or is not there; the message says why.</exception>
+    Task UpdateDeviceAsync(string device, object change) =>
+        Task.FromException(new NotSupportedException("the devices of this VM cannot be changed while it runs"));
 
     /// <summary>What every unit of the VM says about itself, as a tree; one that does not answer in time is shown as unresolved.</summary>
     Task<InspectNode> InspectAsync();
@@ -169,6 +177,22 @@ internal sealed class VmHandle(VmRun run, IActorRef vm) : IVmHandle
         if (await Task.WhenAny(done.Task, Completion).ConfigureAwait(false) == Completion)
             done.TrySetException(new InvalidOperationException($"{Spec.Name} has ended: {(await Completion.ConfigureAwait(false)).Text}"));
         return await done.Task.ConfigureAwait(false);
+    }
+
+    public async Task UpdateDeviceAsync(string device, object change)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(device);
+        DeviceUpdated answer;
+        try
+        {
+            answer = await new ActorSelection(vm, $"devices/{device}").Ask<DeviceUpdated>(new DeviceUpdate(change), TimeSpan.FromSeconds(30))
+                .ConfigureAwait(false);
+        }
+        catch (AskTimeoutException late)
+        {
+            throw new InvalidOperationException($"{Spec.Name} has no {device} that answers", late);
+        }
+        if (answer.Refusal is { } refusal) throw new InvalidOperationException($"{device}: {refusal}");
     }
 
     public async Task<InspectNode> InspectAsync()

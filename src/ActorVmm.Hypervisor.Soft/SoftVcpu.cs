@@ -16,6 +16,9 @@ internal sealed class SoftVcpu : IVcpu, IApicCore
 
     public ulong RetiredInstructions => Cpu.Retired;
 
+    /// <summary>Blocks and machine code of this vCPU; read while it runs, so the figures are a moment apart.</summary>
+    public string? Counters => Cpu.Counters;
+
     public void Bind(LocalApic apic) => Cpu.Apic = new LocalApicPort(apic);
 
     public VcpuExitKind Run() => Cpu.Run();

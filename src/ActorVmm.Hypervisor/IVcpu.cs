@@ -38,6 +38,9 @@ public interface IVcpu
 
     /// <summary>Instructions retired since reset; 0 where the hypervisor cannot count.</summary>
     ulong RetiredInstructions { get; }
+
+    /// <summary>What the implementation counts of itself (caches, translations), as one line for an operator; null where it counts nothing.</summary>
+    string? Counters => null;
 }
 
 /// <summary>Why <see cref="IVcpu.Run"/> returned.</summary>

@@ -106,7 +106,7 @@ internal sealed class FakeVmHost : IVmHostFactory, IVmHost
                 End(StopReason.Requested);
         }
 
-        public Task<InspectNode> InspectAsync() => Task.FromException<InspectNode>(new NotSupportedException("an echo has no units"));
+        public Task<InspectNode> InspectAsync() => Task.FromResult(InspectNode.Unresolved(spec.Name)); // it has no units
         public Task PauseAsync() => Task.CompletedTask;
         public Task ResumeAsync() => Task.CompletedTask;
     }

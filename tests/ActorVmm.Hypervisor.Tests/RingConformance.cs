@@ -6,8 +6,8 @@ using ActorVmm.Testing.Virtio;
 namespace ActorVmm.Hypervisor.Tests;
 
 /// <summary>
-/// A guest's own code drives a virtqueue of a device in its actor: the same requests, answers and interrupts under each hypervisor. Where the
-/// hypervisor has doorbells, the notification does not leave the guest as an exit.
+/// A guest's own code drives a virtqueue of a device in its actor: the same requests, answers and interrupts under each hypervisor. Where
+/// the hypervisor has doorbells, the notification does not leave the guest as an exit.
 /// </summary>
 public abstract class RingConformance<TSubject> : Conformance<TSubject> where TSubject : IConformanceSubject, new()
 {

@@ -265,9 +265,9 @@ public abstract class StateConformance<TSubject> : Conformance<TSubject> where T
         for (var i = 0; i < kicks; i++)
         {
             vcpu.Kick();
-            Assert.True(seen.Wait(TimeSpan.FromSeconds(20)), $"kick {i} was lost; {running.Exception}");
+            Assert.True(seen.Wait(TimeSpan.FromSeconds(120)), $"kick {i} was lost; {running.Exception}");
         }
-        Assert.True(running.Wait(TimeSpan.FromSeconds(20)));
+        Assert.True(running.Wait(TimeSpan.FromSeconds(120)));
         Assert.Equal(kicks, reported);
         Assert.Equal(0, seen.CurrentCount);
     }

@@ -6,7 +6,8 @@ using ActorVmm.Actors.Host.Vm;
 namespace ActorVmm.Actors.Fleet;
 
 /// <summary>
-/// <c>/user/fleet/{vm}</c>: keeps one VM as its operator wants it, through as many runs as its restart policy allows. What everybody sees of
+/// <c>/user/fleet/{vm}</c>: keeps one VM as its operator wants it, through as many runs as its restart policy allows. What everybody sees
+/// of
 /// it is in its <see cref="ManagedVm"/>, which also outlives a failure of this actor.
 /// </summary>
 internal sealed class KeeperActor : UntypedActor, IWithTimers

@@ -6,7 +6,8 @@ using ActorVmm.Actors.Host.Vm;
 namespace ActorVmm.Actors.Fleet;
 
 /// <summary>
-/// The programmer's door to a fleet: VMs by name that are kept as their definitions say. Every method may be called at any time and from any
+/// The programmer's door to a fleet: VMs by name that are kept as their definitions say. Every method may be called at any time and from
+/// any
 /// thread; commands to the same VM are carried out one after the other.
 /// </summary>
 public sealed class VmFleet
@@ -81,7 +82,8 @@ public sealed class VmFleet
     public Task<VmStatus> KillAsync(string name) => Tell(name, static done => new FleetProtocol.Kill(done));
 
     /// <summary>Stops and starts a VM; completes when its guest runs again.</summary>
-    public Task<VmStatus> RestartAsync(string name, TimeSpan? deadline = null) => Tell(name, done => new FleetProtocol.Restart(deadline, done));
+    public Task<VmStatus> RestartAsync(string name, TimeSpan? deadline = null) =>
+        Tell(name, done => new FleetProtocol.Restart(deadline, done));
 
     /// <summary>Stops vCPUs and clock.</summary>
     /// <exception cref="FleetException">It does not run.</exception>

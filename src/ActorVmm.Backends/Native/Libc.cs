@@ -1,6 +1,5 @@
 using System.Runtime.InteropServices;
 using ActorVmm.Memory;
-using Microsoft.Win32.SafeHandles;
 
 namespace ActorVmm.Backends.Native;
 

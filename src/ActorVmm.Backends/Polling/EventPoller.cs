@@ -3,8 +3,9 @@ using System.Runtime.InteropServices;
 namespace ActorVmm.Backends.Polling;
 
 /// <summary>
-/// Watches file descriptors of one VM (doorbells, taps) with one epoll instance, edge-triggered: a descriptor is reported when something new
-/// happens on it, and nobody has to read it for the next report to come. The thread is its owner's, and is asked for with the first watch.
+/// Watches file descriptors of one VM (doorbells, taps) with one epoll instance, edge-triggered: a descriptor is reported when something
+/// new happens on it, and nobody has to read it for the next report to come. The thread is its owner's, and is asked for with the first
+/// watch.
 /// </summary>
 /// <param name="start">Asked once, with the loop: runs it on a thread of its own, until <see cref="Dispose"/>.</param>
 public sealed class EventPoller(Action<Action> start) : IDisposable
@@ -31,8 +32,8 @@ public sealed class EventPoller(Action<Action> start) : IDisposable
     }
 
     /// <summary>
-    /// Calls <paramref name="ready"/> on the poller's thread whenever <paramref name="descriptor"/> becomes readable, or more readable than it
-    /// was. Disposing the result ends that; it does not close the descriptor, which must live until then. A call may still be under way
+    /// Calls <paramref name="ready"/> on the poller's thread whenever <paramref name="descriptor"/> becomes readable, or more readable than
+    /// it was. Disposing the result ends that; it does not close the descriptor, which must live until then. A call may still be under way
     /// when the disposal returns. Any thread.
     /// </summary>
     /// <exception cref="InvalidOperationException">The host refuses.</exception>

@@ -85,7 +85,7 @@ internal sealed class TapHandles : IDisposable
     {
         string text;
         try { text = File.ReadAllText($"/sys/class/net/{settings.Name}/tun_flags").Trim(); }
-        catch (IOException) { throw new TapException($"tap '{settings.Name}': is an interface, but no tap"); }
+        catch (IOException cause) { throw new TapException($"tap '{settings.Name}': is an interface, but no tap", cause); }
         var flags = Convert.ToUInt32(text, 16);
         if ((flags & (ushort)Tun.IffTap) == 0) throw new TapException($"tap '{settings.Name}': is a tun, not a tap");
         var several = (flags & (ushort)Tun.IffMultiQueue) != 0;

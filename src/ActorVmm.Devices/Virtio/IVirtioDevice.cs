@@ -1,8 +1,8 @@
 namespace ActorVmm.Devices.Virtio;
 
 /// <summary>
-/// What one type of virtio device adds to the transport (virtio 1.2 §5): features, configuration space, and what its queues mean. Pure, like
-/// every device: it hears of doorbells and of its backend, works on its queues, and touches nothing else.
+/// What one type of virtio device adds to the transport (virtio 1.2 §5): features, configuration space, and what its queues mean. Pure,
+/// like every device: it hears of doorbells and of its backend, works on its queues, and touches nothing else.
 /// </summary>
 public interface IVirtioDevice
 {
@@ -17,10 +17,12 @@ public interface IVirtioDevice
     /// <summary>The largest size of each queue, a power of two up to 1024; the count is the number of queues.</summary>
     IReadOnlyList<ushort> QueueSizes { get; }
 
-    /// <summary>Bytes of state that a restarted device must know beside its queues (a MAC address set by the driver, say); 0 for none.</summary>
+    /// <summary>Bytes of state that a restarted device must know beside its queues (a MAC address set by the driver, say); 0 for
+    /// none.</summary>
     int StateSize => 0;
 
-    /// <summary>True where the device type can work with this choice of the driver's; else FEATURES_OK is refused (virtio 1.2 §2.2.2).</summary>
+    /// <summary>True where the device type can work with this choice of the driver's; else FEATURES_OK is refused (virtio 1.2
+    /// §2.2.2).</summary>
     bool AcceptsFeatures(ulong features) => true;
 
     /// <summary>Reads configuration space; bytes beyond its end are zero.</summary>
@@ -58,6 +60,7 @@ public interface IVirtioDevice
     /// <summary>Writes the <see cref="StateSize"/> bytes that a restarted device resumes from.</summary>
     void SaveState(Span<byte> into) { }
 
-    /// <summary>Takes over what <see cref="SaveState"/> gave; false where the bytes cannot be right (saved states are not trusted).</summary>
+    /// <summary>Takes over what <see cref="SaveState"/> gave; false where the bytes cannot be right (saved states are not
+    /// trusted).</summary>
     bool RestoreState(ReadOnlySpan<byte> from) => true;
 }

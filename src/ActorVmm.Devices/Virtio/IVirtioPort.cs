@@ -18,7 +18,8 @@ public interface IVirtioPort
     /// <summary>Queue <paramref name="index"/>, 0 to the number of queues less one. The same object for the life of the device.</summary>
     VirtQueue Queue(int index);
 
-    /// <summary>Configuration space has changed: a new generation, and a config interrupt once the driver is there (virtio 1.2 §2.5).</summary>
+    /// <summary>Configuration space has changed: a new generation, and a config interrupt once the driver is there (virtio 1.2
+    /// §2.5).</summary>
     void ConfigChanged();
 
     /// <summary>
@@ -27,7 +28,8 @@ public interface IVirtioPort
     /// </summary>
     void StateChanged();
 
-    /// <summary>The device cannot go on until the driver resets it: DEVICE_NEEDS_RESET and a config interrupt (virtio 1.2 §2.1.2).</summary>
+    /// <summary>The device cannot go on until the driver resets it: DEVICE_NEEDS_RESET and a config interrupt (virtio 1.2
+    /// §2.1.2).</summary>
     /// <param name="why">For people.</param>
     void NeedsReset(string why);
 }

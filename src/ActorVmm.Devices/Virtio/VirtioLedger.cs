@@ -45,7 +45,8 @@ public sealed class VirtioLedger
     /// <summary>Config interrupts decided so far; the same.</summary>
     internal ulong ConfigSignals { get; set; }
 
-    /// <summary>The last <see cref="RequestId.Serial"/>; never set back, so that no request of the past is mistaken for a present one.</summary>
+    /// <summary>The last <see cref="RequestId.Serial"/>; never set back, so that no request of the past is mistaken for a present
+    /// one.</summary>
     internal ulong LastSerial { get; set; }
 
     internal void StoreDeviceState(IVirtioDevice device)

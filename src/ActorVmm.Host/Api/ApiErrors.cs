@@ -16,6 +16,7 @@ internal static class ApiErrors
         if (http.Response.HasStarted) return;
         http.Response.Clear();
         http.Response.StatusCode = status;
+        if (status == StatusCodes.Status401Unauthorized) http.Response.Headers.WWWAuthenticate = "Bearer";
         http.Response.ContentType = "application/json; charset=utf-8";
         var body = JsonSerializer.SerializeToUtf8Bytes(new ErrorView(new ErrorBody(code, message, details)), ApiJson.Default.ErrorView);
         await http.Response.Body.WriteAsync(body).ConfigureAwait(false);
@@ -29,7 +30,8 @@ internal static class ApiErrors
             await next(http).ConfigureAwait(false);
             var status = http.Response.StatusCode;
             if (status < 400 || http.Response.HasStarted || http.Response.ContentType is not null) return;
-            await WriteAsync(http, status, CodeOf(status), $"{http.Request.Method} {http.Request.Path}: {MessageOf(status)}").ConfigureAwait(false);
+            await WriteAsync(http, status, CodeOf(status),
+                $"{http.Request.Method} {http.Request.Path}: {MessageOf(status)}").ConfigureAwait(false);
         }
         catch (FleetException refused)
         {
@@ -44,12 +46,17 @@ internal static class ApiErrors
         }
         catch (DescriptionException wrong)
         {
-            await WriteAsync(http, 400, "bad-description", wrong.Errors.Count == 1 ? wrong.Errors[0].ToString() : $"{wrong.Errors.Count} errors",
+            await WriteAsync(http, 400, "bad-description",
+                wrong.Errors.Count == 1 ? wrong.Errors[0].ToString() : $"{wrong.Errors.Count} errors",
                 [.. wrong.Errors.Select(error => error.ToString())]).ConfigureAwait(false);
         }
         catch (BadHttpRequestException bad)
         {
             await WriteAsync(http, bad.StatusCode, CodeOf(bad.StatusCode), bad.Message).ConfigureAwait(false);
+        }
+        catch (Exception failure) when (failure is not OperationCanceledException)
+        {
+            await WriteAsync(http, 500, "failed", $"{http.Request.Method} {http.Request.Path}: {failure.Message}").ConfigureAwait(false);
         }
         catch (OperationCanceledException) when (http.RequestAborted.IsCancellationRequested)
         {
@@ -73,15 +80,15 @@ internal static class ApiErrors
         const string Scheme = "Bearer ";
         var header = http.Request.Headers.Authorization.ToString();
         var given = header.StartsWith(Scheme, StringComparison.OrdinalIgnoreCase) ? header[Scheme.Length..].Trim() : "";
-        if (token is { Length: > 0 } && CryptographicOperations.FixedTimeEquals(Encoding.UTF8.GetBytes(given), Encoding.UTF8.GetBytes(token)))
+        if (token is { Length: > 0 }
+            && CryptographicOperations.FixedTimeEquals(Encoding.UTF8.GetBytes(given), Encoding.UTF8.GetBytes(token)))
         {
             await next(http).ConfigureAwait(false);
             return;
         }
 
-        http.Response.Headers.WWWAuthenticate = "Bearer";
-        await WriteAsync(http, 401, "unauthorized", "over TCP every call needs the header Authorization: Bearer TOKEN").ConfigureAwait(false);
-        http.Response.Headers.WWWAuthenticate = "Bearer";
+        await WriteAsync(http, 401, "unauthorized",
+            "over TCP every call needs the header Authorization: Bearer TOKEN").ConfigureAwait(false);
     }
 
     private static string CodeOf(int status) => status switch

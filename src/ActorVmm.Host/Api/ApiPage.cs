@@ -2,12 +2,14 @@ using System.Reflection;
 
 namespace ActorVmm.Host.Api;
 
-/// <summary>A page on which the API can be read and tried: it is made from the OpenAPI document, in the browser, and loads nothing else.</summary>
+/// <summary>A page on which the API can be read and tried: it is made from the OpenAPI document, in the browser, and loads nothing
+/// else.</summary>
 internal static class ApiPage
 {
     /// <summary>The program's version.</summary>
     public static string Version { get; } =
-        Assembly.GetExecutingAssembly().GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion.Split('+')[0] ?? "0";
+        Assembly.GetExecutingAssembly().GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion
+            .Split('+')[0] ?? "0";
 
     /// <summary>The page.</summary>
     public static string Html => s_html.Value;

@@ -1,6 +1,8 @@
 using System.Net;
 using System.Net.Sockets;
+using ActorVmm.Actors.Host.Vm.Vcpus;
 using ActorVmm.Host.Fleet;
+using ActorVmm.Host.Metrics;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
@@ -19,7 +21,8 @@ namespace ActorVmm.Host.Api;
 /// <param name="Token">The bearer token that TCP needs.</param>
 internal sealed record ApiListeners(string? Socket, int? TcpPort, string? Token);
 
-/// <summary>The host's HTTP API on Kestrel. Bodies are bounded, errors have one shape, and calls at the same time do not mind each other.</summary>
+/// <summary>The host's HTTP API on Kestrel. Bodies are bounded, errors have one shape, and calls at the same time do not mind each
+/// other.</summary>
 internal sealed class ApiServer : IAsyncDisposable
 {
     /// <summary>The longest body that is read, in bytes.</summary>
@@ -28,7 +31,9 @@ internal sealed class ApiServer : IAsyncDisposable
     private readonly WebApplication _app;
     private readonly string? _socket;
 
-    private ApiServer(WebApplication app, string? socket) => (_app, _socket) = (app, socket);
+    private readonly IDisposable[] _owned;
+
+    private ApiServer(WebApplication app, string? socket, params IDisposable[] owned) => (_app, _socket, _owned) = (app, socket, owned);
 
     /// <summary>The pipeline without a server, for tests.</summary>
     public RequestDelegate Pipeline => ((IApplicationBuilder)_app).Build();
@@ -37,7 +42,8 @@ internal sealed class ApiServer : IAsyncDisposable
     public IServiceProvider Services => _app.Services;
 
     /// <summary>The TCP port in use, or null.</summary>
-    public int? Port => _app.Urls.Select(static url => new Uri(url)).FirstOrDefault(static url => url.Port > 0 && url.Host.Length > 0 && !url.Host.StartsWith("unix", StringComparison.Ordinal))?.Port;
+    public int? Port => _app.Urls.Select(static url => new Uri(url)).FirstOrDefault(static url => url.Port > 0 && url.Host.Length > 0
+        && !url.Host.StartsWith("unix", StringComparison.Ordinal))?.Port;
 
     /// <summary>Puts the API together; <see cref="StartAsync"/> opens it.</summary>
     public static ApiServer Build(HostState state, ApiListeners listeners, Serilog.ILogger log)
@@ -58,7 +64,8 @@ internal sealed class ApiServer : IAsyncDisposable
         builder.Services.AddOpenApi(static options => options.AddDocumentTransformer(static (document, _, _) =>
         {
             document.Info.Title = "ActorVmm host";
-            document.Info.Description = "Many VMs under one supervisor. Errors have one shape: {\"error\":{\"code\",\"message\",\"details\"}}.";
+            document.Info.Description =
+                "Many VMs under one supervisor. Errors have one shape: {\"error\":{\"code\",\"message\",\"details\"}}.";
             return Task.CompletedTask;
         }));
         builder.Services.AddSingleton<IHostLifetime, NoLifetime>();
@@ -68,10 +75,14 @@ internal sealed class ApiServer : IAsyncDisposable
         app.Use(next => http => ApiErrors.Authorize(http, next, listeners.Token));
         app.UseWebSockets(new WebSocketOptions { KeepAliveInterval = TimeSpan.FromSeconds(30) });
         app.UseRouting();
+        var meters = new HostMeters(state.Fleet);
+        var metrics = new PrometheusText(meters.Refresh, meters.Meter, ExitTelemetry.Name + ".Exits", "System.Runtime");
+        app.MapGet("/metrics", () => Results.Text(metrics.Write(), "text/plain; version=0.0.4; charset=utf-8"))
+            .WithSummary("Metrics for Prometheus.");
         new VmEndpoints(state, TimeProvider.System).Map(app);
         app.MapOpenApi();
         app.UseEndpoints(static _ => { });
-        return new ApiServer(app, listeners.Socket);
+        return new ApiServer(app, listeners.Socket, meters, metrics);
     }
 
     /// <summary>Listens.</summary>
@@ -90,7 +101,7 @@ internal sealed class ApiServer : IAsyncDisposable
             _ = Mono.Unix.Native.Syscall.umask(mask);
         }
 
-        if (_socket is not null) File.SetUnixFileMode(_socket, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        if (_socket is not null) PrivateFiles.Restrict(_socket);
     }
 
     /// <inheritdoc/>
@@ -100,14 +111,14 @@ internal sealed class ApiServer : IAsyncDisposable
         try { await _app.StopAsync(patience.Token).ConfigureAwait(false); }
         catch (OperationCanceledException) { /* streams that somebody still reads are cut */ }
         await _app.DisposeAsync().ConfigureAwait(false);
+        foreach (var owned in _owned) owned.Dispose();
         if (_socket is not null) File.Delete(_socket);
     }
 
     // A socket that nobody listens on is what a crash left behind; one that answers is another host.
     private static async Task PrepareSocketAsync(string path, CancellationToken cancel)
     {
-        if (Path.GetDirectoryName(path) is { Length: > 0 } directory && !Directory.Exists(directory))
-            Directory.CreateDirectory(directory, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        if (Path.GetDirectoryName(path) is { Length: > 0 } directory) PrivateFiles.MakeDirectory(directory);
         if (!File.Exists(path)) return;
         using var probe = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         try

@@ -15,7 +15,8 @@ internal static class EventStream
         if (!follow)
         {
             http.Response.ContentType = "application/json; charset=utf-8";
-            var pieces = journal.ReadAfter(after).Where(e => Concerns(e, vm)).Select(e => JsonSerializer.Serialize(e, ApiJson.Default.FleetEvent));
+            var pieces = journal.ReadAfter(after).Where(e => Concerns(e, vm)).Select(e =>
+                JsonSerializer.Serialize(e, ApiJson.Default.FleetEvent));
             await http.Response.WriteAsync($"[{string.Join(",\n", pieces)}]\n", http.RequestAborted).ConfigureAwait(false);
             return;
         }
@@ -35,7 +36,8 @@ internal static class EventStream
                 if (!await next.ConfigureAwait(false)) return;
                 var e = events.Current;
                 if (Concerns(e, vm))
-                    await SendAsync(http, $"id: {e.Number}\nevent: {e.Kind}\ndata: {JsonSerializer.Serialize(e, ApiJson.Default.FleetEvent)}\n\n")
+                    await SendAsync(http,
+                        $"id: {e.Number}\nevent: {e.Kind}\ndata: {JsonSerializer.Serialize(e, ApiJson.Default.FleetEvent)}\n\n")
                         .ConfigureAwait(false);
             }
         }

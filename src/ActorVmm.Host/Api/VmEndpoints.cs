@@ -9,7 +9,8 @@ using Microsoft.AspNetCore.Routing;
 
 namespace ActorVmm.Host.Api;
 
-/// <summary>The paths of the API. Each is a few lines over the fleet; what can go wrong is thrown and takes its shape further out.</summary>
+/// <summary>The paths of the API. Each is a few lines over the fleet; what can go wrong is thrown and takes its shape further
+/// out.</summary>
 internal sealed class VmEndpoints(HostState state, TimeProvider time)
 {
     private static readonly TimeSpan s_treeDeadline = TimeSpan.FromSeconds(5);
@@ -53,9 +54,11 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
         api.MapGet("/vms/{name}/logs", LogsAsync).WithSummary("The console from its first byte; ?follow=true goes on, ?tail=N gives the last N bytes.");
         api.MapGet("/vms/{name}/console", ConsoleAsync).WithSummary("The console as a WebSocket; ?replay=N begins with the last N bytes.");
         api.MapGet("/tree", TreeAsync).WithSummary("The actor tree with what each unit says about itself.").Produces<NodeView>();
-        api.MapGet("/inspect", (string path) => InspectAsync(path)).WithSummary("One actor and what is below it: ?path=/user/host/VM/devices/serial0.")
+        api.MapGet("/inspect",
+            (string path) => InspectAsync(path)).WithSummary("One actor and what is below it: ?path=/user/host/VM/devices/serial0.")
             .Produces<NodeView>().Produces<ErrorView>(404);
-        api.MapGet("/events", EventsAsync).WithSummary("What happened: server-sent events with ?follow=true, else an array; ?after=N skips.");
+        api.MapGet("/events",
+            EventsAsync).WithSummary("What happened: server-sent events with ?follow=true, else an array; ?after=N skips.");
     }
 
     private void Command(IEndpointRouteBuilder api, string verb, string summary, Func<string, TimeSpan?, Task<VmStatus>> command) =>
@@ -157,16 +160,19 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
     {
         var parts = path.Split('/', StringSplitOptions.RemoveEmptyEntries);
         if (parts is ["user", "host", _, ..]) parts = parts[2..];
-        else if (parts is not ["user", ..] && path.StartsWith('/')) throw new FleetException(FleetFault.NotFound, $"{path}: actors are below /user");
+        else if (parts is not ["user", ..]
+            && path.StartsWith('/')) throw new FleetException(FleetFault.NotFound, $"{path}: actors are below /user");
         if (parts.Length == 0) throw new BadHttpRequestException("path: the name of a VM, or an actor's path such as /user/host/VM/devices/serial0");
         var whole = string.Equals(parts[0], "user", StringComparison.Ordinal);
-        var node = whole ? await Fleet.InspectAllAsync(s_treeDeadline).ConfigureAwait(false) : await Fleet.InspectAsync(parts[0]).ConfigureAwait(false);
+        var node = whole ? await Fleet.InspectAllAsync(s_treeDeadline).ConfigureAwait(false)
+            : await Fleet.InspectAsync(parts[0]).ConfigureAwait(false);
         var parent = whole ? "" : "/user/host";
         foreach (var part in parts.Skip(1))
         {
             var children = node.Children ?? [];
             if (children.Count == 0 && !whole && Fleet.Get(parts[0]).Status.State is VmState.Stopped or VmState.Failed)
-                throw new FleetException(FleetFault.NotFound, $"{parts[0]} is {VmFleet.Word(Fleet.Get(parts[0]).Status.State)}, so it has no {part}");
+                throw new FleetException(FleetFault.NotFound,
+                    $"{parts[0]} is {VmFleet.Word(Fleet.Get(parts[0]).Status.State)}, so it has no {part}");
             parent += "/" + node.Name;
             node = children.FirstOrDefault(child => string.Equals(child.Name, part, StringComparison.Ordinal))
                 ?? throw new FleetException(FleetFault.NotFound,

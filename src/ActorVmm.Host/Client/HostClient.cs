@@ -31,7 +31,8 @@ internal sealed class HostClient : IDisposable
         get
         {
             if (Environment.GetEnvironmentVariable(Variable) is { Length: > 0 } named) return named;
-            if (Environment.GetEnvironmentVariable("XDG_RUNTIME_DIR") is { Length: > 0 } runtime) return Path.Combine(runtime, "actorvmm/host.sock");
+            if (Environment.GetEnvironmentVariable("XDG_RUNTIME_DIR") is { Length: > 0 } runtime) return Path.Combine(runtime,
+                "actorvmm/host.sock");
             return Mono.Unix.Native.Syscall.geteuid() == 0
                 ? "/run/actorvmm/host.sock"
                 : Path.Combine(Environment.GetFolderPath(Environment.SpecialFolder.UserProfile), ".actorvmm/host.sock");
@@ -40,7 +41,8 @@ internal sealed class HostClient : IDisposable
 
     /// <summary>A call whose answer is an object.</summary>
     /// <exception cref="HostClientException">There is no host, or it refused; the message is for people.</exception>
-    public async Task<T> CallAsync<T>(HttpMethod method, string path, JsonTypeInfo<T> type, HttpContent? body = null, CancellationToken cancel = default)
+    public async Task<T> CallAsync<T>(HttpMethod method, string path, JsonTypeInfo<T> type, HttpContent? body = null,
+        CancellationToken cancel = default)
     {
         using var answer = await SendAsync(method, path, body, cancel).ConfigureAwait(false);
         var stream = await answer.Content.ReadAsStreamAsync(cancel).ConfigureAwait(false);
@@ -63,7 +65,8 @@ internal sealed class HostClient : IDisposable
         await using var _ = stream.ConfigureAwait(false);
         var buffer = new byte[16 << 10];
         int got;
-        while ((got = await stream.ReadAsync(buffer, cancel).ConfigureAwait(false)) > 0) await take(buffer.AsMemory(0, got)).ConfigureAwait(false);
+        while ((got = await stream.ReadAsync(buffer, cancel).ConfigureAwait(false)) > 0) await take(buffer.AsMemory(0, got))
+            .ConfigureAwait(false);
     }
 
     /// <summary>A VM's console.</summary>
@@ -73,7 +76,8 @@ internal sealed class HostClient : IDisposable
         try
         {
             var query = replay is { } bytes ? string.Create(System.Globalization.CultureInfo.InvariantCulture, $"?replay={bytes}") : "";
-            await socket.ConnectAsync(new Uri($"ws://host/vms/{Uri.EscapeDataString(name)}/console{query}"), _http, cancel).ConfigureAwait(false);
+            await socket.ConnectAsync(new Uri($"ws://host/vms/{Uri.EscapeDataString(name)}/console{query}"), _http,
+                cancel).ConfigureAwait(false);
             return socket;
         }
         catch (WebSocketException refused)

@@ -10,7 +10,8 @@ namespace ActorVmm.Host.Commands;
 /// <param name="MaxPayload">The longest body, in bytes.</param>
 internal sealed record ApiOptions(string Path, string Id, int MaxPayload);
 
-/// <summary><c>run --api-sock</c>: one VM on this terminal, and a Firecracker-compatible socket to configure, start, pause and resume it.</summary>
+/// <summary><c>run --api-sock</c>: one VM on this terminal, and a Firecracker-compatible socket to configure, start, pause and resume
+/// it.</summary>
 internal sealed class ApiRunner(HostServices services, ConsoleDescriptors descriptors)
 {
     /// <summary>Waits to be configured. A start that fails is answered on the socket, and the next one may be right.</summary>
@@ -23,7 +24,8 @@ internal sealed class ApiRunner(HostServices services, ConsoleDescriptors descri
             var (description, signal) = await session.NextAsync();
             if (description is null) return 128 + signal;
             description = description with { Clock = clock ?? description.Clock, Hypervisor = hypervisor ?? description.Hypervisor };
-            var status = await new VmRunner(services, descriptors).RunAsync(description, verbose, observer: session, serialOut: session.SerialOutPath);
+            var status = await new VmRunner(services, descriptors).RunAsync(description, verbose, observer: session,
+                serialOut: session.SerialOutPath);
             session.Failed(new InvalidOperationException("the microVM could not be started; standard error says why"));
             if (session.HasRun) return status;
         }

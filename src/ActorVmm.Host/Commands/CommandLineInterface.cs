@@ -28,9 +28,14 @@ internal sealed class CommandLineInterface
         {
             _verbose, Demo(), Run(), Check(), Doctor(),
         };
-        foreach (var command in new HostCommands(_services, _descriptors, _output, _verbose).All()) root.Add(command);
-        root.Add(ExperimentCommands.Of(_descriptors));
-        root.Add(Completion.Command(root));
+        // The commands about one VM start without those about many.
+        if (arguments is not ["run" or "demo" or "check" or "doctor", ..])
+        {
+            foreach (var command in new HostCommands(_services, _descriptors, _output, _verbose).All()) root.Add(command);
+            root.Add(ExperimentCommands.Of(_descriptors));
+            root.Add(Completion.Command(root));
+        }
+
         Examples.Install(root);
         // '@' begins no file of arguments here: it may begin a value.
         var parsed = root.Parse(arguments, new ParserConfiguration { ResponseFileTokenReplacer = null });
@@ -105,7 +110,8 @@ internal sealed class CommandLineInterface
             if (result.Tokens.Count == 1 && int.TryParse(result.Tokens[0].Value, CultureInfo.InvariantCulture, out var value) && value < 1)
                 result.AddError($"--crashes {result.Tokens[0].Value}: allowed is 1 or more");
         });
-        var command = Examples.Of(new Command("demo", "Boots Debian's kernel to a shell; fetches what is missing into the user's cache on first use.")
+        var command = Examples
+            .Of(new Command("demo", "Boots Debian's kernel to a shell; fetches what is missing into the user's cache on first use.")
         {
             vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, disk, net, forward, refresh, crash, crashes,
         }, "actorvmm demo", "actorvmm demo --vcpus 2 --memory 512", "actorvmm demo --disk --net");
@@ -148,7 +154,8 @@ internal sealed class CommandLineInterface
         };
         var id = new Option<string>("--id")
         {
-            Description = "With --api-sock: what the microVM is called.", HelpName = "NAME", DefaultValueFactory = _ => "anonymous-instance",
+            Description = "With --api-sock: what the microVM is called.", HelpName = "NAME",
+                DefaultValueFactory = _ => "anonymous-instance",
         };
         id.Validators.Add(result =>
         {
@@ -160,7 +167,8 @@ internal sealed class CommandLineInterface
         var command = Examples.Of(new Command("run", "Runs what a description file says, or what the flags say.")
         {
             file, set, clock, hypervisor, kernel, memory, vcpu, block, net, apiSocket, id, payload,
-        }, "actorvmm run config/minimal.conf --set vcpus.count=2", "actorvmm run config/firecracker.json", "actorvmm run --api-sock /tmp/firecracker.socket");
+        }, "actorvmm run config/minimal.conf --set vcpus.count=2", "actorvmm run config/firecracker.json",
+            "actorvmm run --api-sock /tmp/firecracker.socket");
         command.SetAction((parsed, _) =>
         {
             var flags = new RunFlags

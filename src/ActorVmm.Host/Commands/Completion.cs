@@ -10,7 +10,8 @@ namespace ActorVmm.Host.Commands;
 internal static class Completion
 {
     // Commands whose arguments are names of VMs.
-    private static readonly string[] s_takeVms = ["start", "stop", "kill", "restart", "pause", "resume", "rm", "logs", "console", "pulse", "inspect"];
+    private static readonly string[] s_takeVms = ["start", "stop", "kill", "restart", "pause", "resume", "rm", "logs", "console", "pulse",
+        "inspect"];
 
     public static Command Command(RootCommand root)
     {
@@ -19,7 +20,8 @@ internal static class Completion
         var command = new Command("completion", "Prints a script that completes commands, options and VM names.") { shell };
         command.SetAction(parsed =>
         {
-            parsed.InvocationConfiguration.Output.Write(string.Equals(parsed.GetValue(shell), "zsh", StringComparison.Ordinal) ? Zsh(root) : Bash(root));
+            parsed.InvocationConfiguration.Output
+                .Write(string.Equals(parsed.GetValue(shell), "zsh", StringComparison.Ordinal) ? Zsh(root) : Bash(root));
             return ExitCodes.Success;
         });
         return Examples.Of(command, "source <(actorvmm completion bash)", "actorvmm completion zsh > ~/.zfunc/_actorvmm");
@@ -45,7 +47,8 @@ internal static class Completion
         }
 
         text.Append("  esac\n");
-        text.Append("  if [[ $word != -* && ' ").Append(string.Join(' ', s_takeVms)).Append(" ' == *\" $command \"* && -n $command ]]; then\n");
+        text.Append("  if [[ $word != -* && ' ").Append(string.Join(' ', s_takeVms))
+            .Append(" ' == *\" $command \"* && -n $command ]]; then\n");
         text.Append("    words+=\" $(actorvmm ps --names 2>/dev/null)\"\n");
         text.Append("  fi\n");
         text.Append("  COMPREPLY=($(compgen -W \"$words\" -- \"$word\"))\n");
@@ -63,22 +66,27 @@ internal static class Completion
         text.Append("_actorvmm() {\n  local -a words\n  local command=${words[2]}\n");
         text.Append("  if ((CURRENT == 2)); then\n    words=(\n");
         foreach (var command in root.Subcommands)
-            text.Append("      '").Append(command.Name).Append(':').Append((command.Description ?? "").Replace("'", "", StringComparison.Ordinal).Replace(":", "\\:", StringComparison.Ordinal)).Append("'\n");
+            text.Append("      '").Append(command.Name).Append(':')
+                .Append((command.Description ?? "").Replace("'", "", StringComparison.Ordinal).Replace(":", "\\:",
+                    StringComparison.Ordinal)).Append("'\n");
         text.Append("    )\n    _describe command words\n    return\n  fi\n");
         text.Replace("  local -a words\n  local command=${words[2]}\n", "  local command=${words[2]}\n  local -a found\n");
         text.Replace("    words=(\n", "    found=(\n").Replace("_describe command words\n", "_describe command found\n");
         text.Append("  case $command in\n");
         foreach (var command in root.Subcommands)
-            text.Append("    ").Append(command.Name).Append(") found=(").Append(string.Join(' ', OptionsOf(root, command))).Append(") ;;\n");
+            text.Append("    ").Append(command.Name).Append(") found=(").Append(string.Join(' ', OptionsOf(root, command)))
+                .Append(") ;;\n");
         text.Append("  esac\n");
-        text.Append("  if [[ ${words[CURRENT]} != -* && ' ").Append(string.Join(' ', s_takeVms)).Append(" ' == *\" $command \"* ]]; then\n");
+        text.Append("  if [[ ${words[CURRENT]} != -* && ' ").Append(string.Join(' ', s_takeVms))
+            .Append(" ' == *\" $command \"* ]]; then\n");
         text.Append("    found+=(${(f)\"$(actorvmm ps --names 2>/dev/null)\"})\n  fi\n");
         text.Append("  compadd -- $found\n  _files\n}\n");
         text.Append("if [[ $funcstack[1] == _actorvmm ]]; then _actorvmm \"$@\"; else compdef _actorvmm actorvmm; fi\n");
         return text.ToString();
     }
 
-    private static IEnumerable<string> Names(RootCommand root) => root.Subcommands.Select(command => command.Name).Concat(["--help", "--version"]);
+    private static IEnumerable<string> Names(RootCommand root) =>
+        root.Subcommands.Select(command => command.Name).Concat(["--help", "--version"]);
 
     private static IEnumerable<string> OptionsOf(RootCommand root, Command command) =>
         command.Options.Concat(root.Options.Where(option => option.Recursive)).SelectMany(option => option.Aliases.Prepend(option.Name))

@@ -38,7 +38,8 @@ internal sealed class ConsoleClient(ConsoleDescriptors descriptors)
             await CloseAsync(socket).ConfigureAwait(false);
         }
 
-        if (interactive) await descriptors.Errors.WriteLineAsync($"\nDetached from {name}{(why.Length > 0 ? ": " + why : "")}.").ConfigureAwait(false);
+        if (interactive) await descriptors.Errors.WriteLineAsync($"\nDetached from {name}{(why.Length > 0 ? ": " + why : "")}.")
+            .ConfigureAwait(false);
     }
 
     private void Pump(ChannelWriter<byte[]> into, bool interactive)

@@ -55,7 +55,8 @@ internal sealed class DemoCommand(HostServices services, ConsoleDescriptors desc
             else
             {
                 var image = await GuestProgress.ShowAsync(descriptors.Errors, Libc.IsTerminal(2), progress =>
-                    GuestImage.PrepareAsync(new GuestCache(progress: progress), disk is null && options.Net is null ? null : GuestImageOptions.WithDisks,
+                    GuestImage.PrepareAsync(new GuestCache(progress: progress), disk is null
+                        && options.Net is null ? null : GuestImageOptions.WithDisks,
                         options.Refresh && disk is null));
                 (kernel, initrd) = (image.KernelPath, options.Initrd ?? image.InitramfsPath);
                 greeting = options.Initrd is null ? GuestImage.Greeting : null;

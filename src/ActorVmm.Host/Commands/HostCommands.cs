@@ -30,11 +30,13 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
 
     private Command HostDaemonCommand()
     {
-        var config = new Option<string?>("--config", "-c") { Description = "The description of host and VMs (HOCON; *.json: JSON).", HelpName = "FILE" };
+        var config = new Option<string?>("--config", "-c") { Description = "The description of host and VMs (HOCON; *.json: JSON).",
+            HelpName = "FILE" };
         var port = new Option<int?>("--tcp-port") { Description = "The API on 127.0.0.1 too; needs --token-file.", HelpName = "N" };
         var token = new Option<string?>("--token-file") { Description = "First line: the bearer token for TCP.", HelpName = "FILE" };
         var check = new Option<bool>("--check") { Description = "Only validates the description." };
-        var command = new Command("host", "Runs many VMs under one supervisor, as a daemon with an API.") { config, port, token, check, _socket };
+        var command = new Command("host", "Runs many VMs under one supervisor, as a daemon with an API.") { config, port, token, check,
+            _socket };
         Examples.Of(command, "actorvmm host --config config/fleet.conf", "actorvmm host -c config/fleet.conf --check",
             "actorvmm host --socket /run/vms.sock --tcp-port 8080 --token-file /etc/actorvmm/token");
         command.SetAction((parsed, _) =>
@@ -74,9 +76,12 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         var names = new Option<bool>("--names") { Description = "Only the names, one per line." };
         var command = Client("ps", "Lists VMs: state, uptime, restarts, CPU, memory, last cause.", [names], async (host, parsed, cancel) =>
         {
-            if (parsed.GetValue(_json)) { await PrintAsync(await host.TextAsync(HttpMethod.Get, "/vms", cancel: cancel).ConfigureAwait(false)).ConfigureAwait(false); return; }
-            var vms = await host.CallAsync(HttpMethod.Get, "/vms", ApiJson.Default.IReadOnlyListVmView, cancel: cancel).ConfigureAwait(false);
-            await output.WriteAsync(parsed.GetValue(names) ? string.Concat(vms.Select(vm => vm.Name + "\n")) : Output.Vms(vms)).ConfigureAwait(false);
+            if (parsed.GetValue(_json)) { await PrintAsync(await host.TextAsync(HttpMethod.Get, "/vms",
+                cancel: cancel).ConfigureAwait(false)).ConfigureAwait(false); return; }
+            var vms = await host.CallAsync(HttpMethod.Get, "/vms", ApiJson.Default.IReadOnlyListVmView,
+                cancel: cancel).ConfigureAwait(false);
+            await output.WriteAsync(parsed.GetValue(names) ? string.Concat(vms.Select(vm => vm.Name + "\n")) : Output.Vms(vms))
+                .ConfigureAwait(false);
         });
         return Examples.Of(command, "actorvmm ps", "actorvmm ps --json");
     }
@@ -110,7 +115,8 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
     {
         var names = new Argument<string[]>("VM") { Description = "Names of VMs.", Arity = ArgumentArity.OneOrMore };
         var command = Client(verb, what, [names, .. options], (host, parsed, cancel) =>
-            EachAsync(host, parsed, parsed.GetValue(names)!, HttpMethod.Post, name => $"/vms/{Uri.EscapeDataString(name)}/{path}{Query(parsed)}", verb, cancel));
+            EachAsync(host, parsed, parsed.GetValue(names)!, HttpMethod.Post,
+                name => $"/vms/{Uri.EscapeDataString(name)}/{path}{Query(parsed)}", verb, cancel));
         return Examples.Of(command, $"actorvmm {verb} web-0 web-1");
     }
 
@@ -120,20 +126,25 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
     };
 
     private string Query(ParseResult parsed) =>
-        parsed.CommandResult.Command.Options.Contains(_deadline) && parsed.GetValue(_deadline) is { } time ? $"?deadline={Uri.EscapeDataString(time)}" : "";
+        parsed.CommandResult.Command.Options.Contains(_deadline)
+            && parsed.GetValue(_deadline) is { } time ? $"?deadline={Uri.EscapeDataString(time)}" : "";
 
-    private Command Stop() => Examples.Of(Many("stop", "Asks guests to end in order (power button, Ctrl-Alt-Del), then cuts their power.", "stop", _deadline),
+    private Command Stop() =>
+        Examples.Of(Many("stop", "Asks guests to end in order (power button, Ctrl-Alt-Del), then cuts their power.", "stop", _deadline),
         "actorvmm stop web-0", "actorvmm stop web-0 web-1 --deadline 30s");
 
-    private Command Restart() => Examples.Of(Many("restart", "Stops and starts VMs; a changed description takes effect.", "restart", _deadline),
+    private Command Restart() =>
+        Examples.Of(Many("restart", "Stops and starts VMs; a changed description takes effect.", "restart", _deadline),
         "actorvmm restart web-0");
 
     private Command Rm()
     {
         var names = new Argument<string[]>("VM") { Description = "Names of VMs.", Arity = ArgumentArity.OneOrMore };
         var force = new Option<bool>("--force", "-f") { Description = "Kills VMs that run." };
-        var command = Client("rm", "Removes VMs.", [names, force], (host, parsed, cancel) => EachAsync(host, parsed, parsed.GetValue(names)!,
-            HttpMethod.Delete, name => $"/vms/{Uri.EscapeDataString(name)}?force={(parsed.GetValue(force) ? "true" : "false")}", "rm", cancel));
+        var command = Client("rm", "Removes VMs.", [names, force],
+            (host, parsed, cancel) => EachAsync(host, parsed, parsed.GetValue(names)!,
+            HttpMethod.Delete, name => $"/vms/{Uri.EscapeDataString(name)}?force={(parsed.GetValue(force) ? "true" : "false")}", "rm",
+                cancel));
         return Examples.Of(command, "actorvmm rm web-0", "actorvmm rm --force web-0");
     }
 
@@ -142,14 +153,17 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         var name = VmArgument();
         var follow = new Option<bool>("--follow", "-f") { Description = "Goes on until Ctrl-C." };
         var tail = new Option<long?>("--tail") { Description = "Only the last N bytes.", HelpName = "N" };
-        var command = Client("logs", "Prints what a VM's console has printed, from its first byte.", [name, follow, tail], async (host, parsed, cancel) =>
+        var command = Client("logs", "Prints what a VM's console has printed, from its first byte.", [name, follow, tail],
+            async (host, parsed, cancel) =>
         {
             var query = $"?follow={(parsed.GetValue(follow) ? "true" : "false")}"
                 + (parsed.GetValue(tail) is { } bytes ? string.Create(CultureInfo.InvariantCulture, $"&tail={bytes}") : "");
             if (parsed.GetValue(_json))
             {
                 var text = new StringBuilder();
-                await host.StreamAsync($"/vms/{Escape(parsed, name)}/logs{query}", piece => { text.Append(Encoding.Latin1.GetString(piece.Span)); return Task.CompletedTask; }, cancel).ConfigureAwait(false);
+                await host.StreamAsync($"/vms/{Escape(parsed, name)}/logs{query}",
+                    piece => { text.Append(Encoding.Latin1.GetString(piece.Span)); return Task.CompletedTask; },
+                        cancel).ConfigureAwait(false);
                 await PrintAsync(JsonSerializer.Serialize(text.ToString(), ApiJson.Default.String)).ConfigureAwait(false);
                 return;
             }
@@ -162,8 +176,10 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
     private Command ConsoleCommand()
     {
         var name = VmArgument();
-        var replay = new Option<long?>("--replay") { Description = "Begins with the last N bytes (default: all that is kept).", HelpName = "N" };
-        var command = Client("console", "Attaches to a VM's console; Ctrl-A X detaches, and the VM runs on.", [name, replay], (host, parsed, cancel) =>
+        var replay = new Option<long?>("--replay") { Description = "Begins with the last N bytes (default: all that is kept).",
+            HelpName = "N" };
+        var command = Client("console", "Attaches to a VM's console; Ctrl-A X detaches, and the VM runs on.", [name, replay],
+            (host, parsed, cancel) =>
             new ConsoleClient(descriptors).RunAsync(host, parsed.GetValue(name)!, parsed.GetValue(replay), cancel));
         return Examples.Of(command, "actorvmm console web-0", "echo uname -r | actorvmm console --replay 0 web-0");
     }
@@ -171,8 +187,10 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
     private Command Top()
     {
         var count = new Option<int>("--iterations", "-n") { Description = "How many times; 0 goes on until Ctrl-C.", HelpName = "N" };
-        var period = new Option<double>("--period", "-d") { Description = "Seconds between them.", HelpName = "SECONDS", DefaultValueFactory = _ => 1 };
-        var command = Client("top", "Shows what VMs do, live: CPU, exits per second, memory, restarts.", [count, period], (host, parsed, cancel) =>
+        var period = new Option<double>("--period", "-d") { Description = "Seconds between them.", HelpName = "SECONDS",
+            DefaultValueFactory = _ => 1 };
+        var command = Client("top", "Shows what VMs do, live: CPU, exits per second, memory, restarts.", [count, period],
+            (host, parsed, cancel) =>
             new TopView(output, isLive: Terminal.Libc.IsTerminal(descriptors.Output)).RunAsync(host, parsed.GetValue(count),
                 TimeSpan.FromSeconds(Math.Clamp(parsed.GetValue(period), 0.05, 3600)), parsed.GetValue(_json), cancel));
         return Examples.Of(command, "actorvmm top", "actorvmm top -n 1 --json");
@@ -180,10 +198,14 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
 
     private Command Tree()
     {
-        var command = Client("tree", "Prints the live supervision tree: states, restarts, failures, mailbox depths.", [], async (host, parsed, cancel) =>
+        var command = Client("tree", "Prints the live supervision tree: states, restarts, failures, mailbox depths.", [],
+            async (host, parsed, cancel) =>
         {
-            if (parsed.GetValue(_json)) { await PrintAsync(await host.TextAsync(HttpMethod.Get, "/tree", cancel: cancel).ConfigureAwait(false)).ConfigureAwait(false); return; }
-            await output.WriteAsync(Output.Tree(await host.CallAsync(HttpMethod.Get, "/tree", ApiJson.Default.NodeView, cancel: cancel).ConfigureAwait(false))).ConfigureAwait(false);
+            if (parsed.GetValue(_json)) { await PrintAsync(await host.TextAsync(HttpMethod.Get, "/tree",
+                cancel: cancel).ConfigureAwait(false)).ConfigureAwait(false); return; }
+            await output.WriteAsync(Output
+                .Tree(await host.CallAsync(HttpMethod.Get, "/tree", ApiJson.Default.NodeView, cancel: cancel).ConfigureAwait(false)))
+                    .ConfigureAwait(false);
         });
         return Examples.Of(command, "actorvmm tree");
     }
@@ -191,11 +213,15 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
     private Command Inspect()
     {
         var path = new Argument<string>("PATH") { Description = "An actor's path; /user/host/ at its start may be left out." };
-        var command = Client("inspect", "Prints the state and the registers of an actor and of what is below it.", [path], async (host, parsed, cancel) =>
+        var command = Client("inspect", "Prints the state and the registers of an actor and of what is below it.", [path],
+            async (host, parsed, cancel) =>
         {
             var query = $"/inspect?path={Uri.EscapeDataString(parsed.GetValue(path)!)}";
-            if (parsed.GetValue(_json)) { await PrintAsync(await host.TextAsync(HttpMethod.Get, query, cancel: cancel).ConfigureAwait(false)).ConfigureAwait(false); return; }
-            await output.WriteAsync(Output.Inspect(await host.CallAsync(HttpMethod.Get, query, ApiJson.Default.NodeView, cancel: cancel).ConfigureAwait(false))).ConfigureAwait(false);
+            if (parsed.GetValue(_json)) { await PrintAsync(await host.TextAsync(HttpMethod.Get, query,
+                cancel: cancel).ConfigureAwait(false)).ConfigureAwait(false); return; }
+            await output.WriteAsync(Output
+                .Inspect(await host.CallAsync(HttpMethod.Get, query, ApiJson.Default.NodeView, cancel: cancel).ConfigureAwait(false)))
+                    .ConfigureAwait(false);
         });
         return Examples.Of(command, "actorvmm inspect web-0/vcpus/0", "actorvmm inspect /user/host/web-0/devices/serial0");
     }
@@ -204,12 +230,15 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
     {
         var follow = new Option<bool>("--follow", "-f") { Description = "Goes on until Ctrl-C." };
         var vm = new Option<string?>("--vm") { Description = "Only of this VM.", HelpName = "VM" };
-        var command = Client("events", "Prints what has happened: starts, ends, restarts of VMs and devices.", [follow, vm], async (host, parsed, cancel) =>
+        var command = Client("events", "Prints what has happened: starts, ends, restarts of VMs and devices.", [follow, vm],
+            async (host, parsed, cancel) =>
         {
-            var query = $"/events?follow={(parsed.GetValue(follow) ? "true" : "false")}" + (parsed.GetValue(vm) is { } name ? $"&vm={Uri.EscapeDataString(name)}" : "");
+            var query = $"/events?follow={(parsed.GetValue(follow) ? "true" : "false")}"
+                + (parsed.GetValue(vm) is { } name ? $"&vm={Uri.EscapeDataString(name)}" : "");
             var printer = new EventPrinter(output, parsed.GetValue(_json));
             if (parsed.GetValue(follow)) await host.StreamAsync(query, printer.TakeAsync, cancel).ConfigureAwait(false);
-            else await printer.PrintAllAsync(await host.TextAsync(HttpMethod.Get, query, cancel: cancel).ConfigureAwait(false)).ConfigureAwait(false);
+            else await printer.PrintAllAsync(await host.TextAsync(HttpMethod.Get, query, cancel: cancel).ConfigureAwait(false))
+                .ConfigureAwait(false);
         });
         return Examples.Of(command, "actorvmm events", "actorvmm events -f --vm web-0");
     }
@@ -217,11 +246,14 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
     private Command Pulse()
     {
         var name = VmArgument();
-        var command = Client("pulse", "Pauses, saves, resets, restores and resumes a VM in place, and prints how long it stood still.", [name], async (host, parsed, cancel) =>
+        var command = Client("pulse", "Pauses, saves, resets, restores and resumes a VM in place, and prints how long it stood still.",
+            [name], async (host, parsed, cancel) =>
         {
-            var pulse = await host.CallAsync(HttpMethod.Post, $"/vms/{Escape(parsed, name)}/pulse", ApiJson.Default.PulseView, cancel: cancel).ConfigureAwait(false);
+            var pulse = await host.CallAsync(HttpMethod.Post, $"/vms/{Escape(parsed, name)}/pulse", ApiJson.Default.PulseView,
+                cancel: cancel).ConfigureAwait(false);
             if (parsed.GetValue(_json)) await PrintAsync(JsonSerializer.Serialize(pulse, ApiJson.Default.PulseView)).ConfigureAwait(false);
-            else await output.WriteLineAsync(string.Create(CultureInfo.InvariantCulture, $"{parsed.GetValue(name)}: stood still for {pulse.PauseMilliseconds:F3} ms")).ConfigureAwait(false);
+            else await output.WriteLineAsync(string.Create(CultureInfo.InvariantCulture,
+                $"{parsed.GetValue(name)}: stood still for {pulse.PauseMilliseconds:F3} ms")).ConfigureAwait(false);
         });
         return Examples.Of(command, "actorvmm pulse web-0");
     }
@@ -250,14 +282,18 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
 
     private Command Reload()
     {
-        var command = Client("reload", "Makes the host read its description again (as SIGHUP does), and prints what changed.", [], async (host, parsed, cancel) =>
+        var command = Client("reload", "Makes the host read its description again (as SIGHUP does), and prints what changed.", [],
+            async (host, parsed, cancel) =>
         {
-            var report = await host.CallAsync(HttpMethod.Post, "/host/reload", ApiJson.Default.ReloadReport, cancel: cancel).ConfigureAwait(false);
-            if (parsed.GetValue(_json)) { await PrintAsync(JsonSerializer.Serialize(report, ApiJson.Default.ReloadReport)).ConfigureAwait(false); return; }
+            var report = await host.CallAsync(HttpMethod.Post, "/host/reload", ApiJson.Default.ReloadReport,
+                cancel: cancel).ConfigureAwait(false);
+            if (parsed.GetValue(_json)) { await PrintAsync(JsonSerializer.Serialize(report, ApiJson.Default.ReloadReport))
+                .ConfigureAwait(false); return; }
             foreach (var added in report.Added) await output.WriteLineAsync($"added    {added}").ConfigureAwait(false);
             foreach (var removed in report.Removed) await output.WriteLineAsync($"removed  {removed}").ConfigureAwait(false);
             foreach (var (changed, needs) in report.Changed)
-                await output.WriteLineAsync($"changed  {changed}{(needs ? ": takes effect with actorvmm restart " + changed : "")}").ConfigureAwait(false);
+                await output.WriteLineAsync($"changed  {changed}{(needs ? ": takes effect with actorvmm restart " + changed : "")}")
+                    .ConfigureAwait(false);
             foreach (var failure in report.Failures) await output.WriteLineAsync($"failed   {failure}").ConfigureAwait(false);
             if (report.Failures.Count > 0) throw new HostClientException("not all of the description could be carried out");
         });
@@ -305,7 +341,8 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         return command;
     }
 
-    private async Task EachAsync(HostClient host, ParseResult parsed, string[] names, HttpMethod method, Func<string, string> path, string verb, CancellationToken cancel)
+    private async Task EachAsync(HostClient host, ParseResult parsed, string[] names, HttpMethod method, Func<string, string> path,
+        string verb, CancellationToken cancel)
     {
         // All at once: ten VMs stop in the time of the slowest. What fails is said for each, and the others go on.
         var failures = 0;
@@ -313,7 +350,8 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         {
             try
             {
-                return (name, text: await host.TextAsync(method, path(name), cancel: cancel).ConfigureAwait(false), failure: (HostClientException?)null);
+                return (name, text: await host.TextAsync(method, path(name), cancel: cancel).ConfigureAwait(false),
+                    failure: (HostClientException?)null);
             }
             catch (HostClientException refused)
             {
@@ -335,11 +373,13 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
             }
             else if (text.Length > 0)
             {
-                await output.WriteLineAsync($"{name}: {JsonSerializer.Deserialize(text, ApiJson.Default.VmView)!.State}").ConfigureAwait(false);
+                await output.WriteLineAsync($"{name}: {JsonSerializer.Deserialize(text, ApiJson.Default.VmView)!.State}")
+                    .ConfigureAwait(false);
             }
             else
             {
-                await output.WriteLineAsync(parsed.GetValue(_json) ? JsonSerializer.Serialize(name, ApiJson.Default.String) : $"{name}: removed").ConfigureAwait(false);
+                await output.WriteLineAsync(parsed.GetValue(_json) ? JsonSerializer.Serialize(name,
+                    ApiJson.Default.String) : $"{name}: removed").ConfigureAwait(false);
             }
         }
 
@@ -356,7 +396,8 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
 
     private Task WriteOutAsync(ReadOnlyMemory<byte> bytes)
     {
-        if (!Terminal.Libc.WriteAll(descriptors.Output, bytes.Span)) throw new OperationCanceledException("nobody reads the output any more");
+        if (!Terminal.Libc.WriteAll(descriptors.Output,
+            bytes.Span)) throw new OperationCanceledException("nobody reads the output any more");
         return Task.CompletedTask;
     }
 }

@@ -31,7 +31,8 @@ internal static class Output
         [
             vm.Name, vm.State + (vm.NeedsRestart ? " (needs restart)" : ""), vm.UptimeSeconds is { } up ? Age(up) : "-",
             vm.Restarts.ToString(CultureInfo.InvariantCulture),
-            vm.UptimeSeconds is > 0 and var seconds ? string.Create(CultureInfo.InvariantCulture, $"{100 * vm.CpuSeconds / seconds:F0}%") : "-",
+            vm.UptimeSeconds is > 0 and var seconds ? string.Create(CultureInfo.InvariantCulture,
+                $"{100 * vm.CpuSeconds / seconds:F0}%") : "-",
             Memory(vm), OneLine(vm.LastCause ?? "-"),
         ]));
 
@@ -64,7 +65,8 @@ internal static class Output
     {
         var text = new StringBuilder().Append(node.Path).Append('\n');
         var width = node.Values.Keys.Select(key => key.Length).DefaultIfEmpty(0).Max();
-        foreach (var (key, value) in node.Values) text.Append("  ").Append(key.PadRight(width)).Append("  ").Append(OneLine(value, 400)).Append('\n');
+        foreach (var (key, value) in node.Values) text.Append("  ").Append(key.PadRight(width)).Append("  ").Append(OneLine(value, 400))
+            .Append('\n');
         foreach (var child in node.Children) text.Append(Inspect(child));
         return text.ToString();
     }

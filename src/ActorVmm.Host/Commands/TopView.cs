@@ -15,9 +15,12 @@ internal sealed class TopView(TextWriter output, bool isLive)
         {
             await Task.Delay(period, cancel).ConfigureAwait(false);
             var now = await LookAsync(host, cancel).ConfigureAwait(false);
-            var rows = now.Vms.Select(vm => new TopRow(vm, before.Vms.FirstOrDefault(old => string.Equals(old.Name, vm.Name, StringComparison.Ordinal)), now.At - before.At))
+            var rows = now.Vms.Select(vm =>
+                new TopRow(vm, before.Vms.FirstOrDefault(old => string.Equals(old.Name, vm.Name, StringComparison.Ordinal)),
+                    now.At - before.At))
                 .OrderByDescending(row => row.CpuPercent).ToArray();
-            if (json) await output.WriteLineAsync(JsonSerializer.Serialize(now.Vms, ApiJson.Default.IReadOnlyListVmView)).ConfigureAwait(false);
+            if (json) await output.WriteLineAsync(JsonSerializer.Serialize(now.Vms, ApiJson.Default.IReadOnlyListVmView))
+                .ConfigureAwait(false);
             else await output.WriteAsync((isLive ? "\x1b[H\x1b[2J" : "") + Table(rows)).ConfigureAwait(false);
             await output.FlushAsync(cancel).ConfigureAwait(false);
             before = now;

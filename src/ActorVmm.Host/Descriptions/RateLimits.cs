@@ -5,7 +5,8 @@ namespace ActorVmm.Host.Descriptions;
 /// <summary>Rate limits of a device, in both dialects.</summary>
 internal static class RateLimits
 {
-    /// <summary>Firecracker's <c>rate_limiter</c>: two optional buckets with <c>size</c>, <c>refill_time</c> (ms), <c>one_time_burst</c>.</summary>
+    /// <summary>Firecracker's <c>rate_limiter</c>: two optional buckets with <c>size</c>, <c>refill_time</c> (ms),
+    /// <c>one_time_burst</c>.</summary>
     public static RateLimiterSpec Firecracker(ObjectReader part, string key) => Read(part, key, static (limiter, name) =>
     {
         if (limiter.Object(name, Need.Nullable) is not { } bucket) return TokenBucketSpec.Off;

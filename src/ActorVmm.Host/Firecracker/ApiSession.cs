@@ -16,7 +16,8 @@ internal interface IRunObserver
 }
 
 /// <summary>
-/// <c>run --api-sock</c>: the microVM of this process over its socket. It waits for <c>InstanceStart</c>, or has been described by a file and
+/// <c>run --api-sock</c>: the microVM of this process over its socket. It waits for <c>InstanceStart</c>, or has been described by a file
+/// and
 /// runs from the start.
 /// </summary>
 internal sealed class ApiSession : IMicrovm, IRunObserver, IAsyncDisposable
@@ -48,7 +49,8 @@ internal sealed class ApiSession : IMicrovm, IRunObserver, IAsyncDisposable
         _server = MicroServer.Listen(Path.GetFullPath(path), _api.HandleAsync, maxPayload);
         _flushing = new Timer(_ => _metrics.Flush(), state: null, s_metricsPeriod, s_metricsPeriod);
         if (!isConfigurable) return;
-        foreach (var (signal, number) in ((PosixSignal, int)[])[(PosixSignal.SIGINT, 2), (PosixSignal.SIGTERM, 15), (PosixSignal.SIGHUP, 1)])
+        foreach (var (signal, number) in ((PosixSignal, int)[])[(PosixSignal.SIGINT, 2), (PosixSignal.SIGTERM, 15),
+            (PosixSignal.SIGHUP, 1)])
         {
             _signals.Add(PosixSignalRegistration.Create(signal, context =>
             {
@@ -66,7 +68,8 @@ internal sealed class ApiSession : IMicrovm, IRunObserver, IAsyncDisposable
     public bool IsConfigurable { get; }
 
     /// <inheritdoc/>
-    public MicrovmState State => Volatile.Read(ref _vm) is null ? MicrovmState.NotStarted : _paused ? MicrovmState.Paused : MicrovmState.Running;
+    public MicrovmState State =>
+        Volatile.Read(ref _vm) is null ? MicrovmState.NotStarted : _paused ? MicrovmState.Paused : MicrovmState.Running;
 
     /// <inheritdoc/>
     public VmReadings Readings => Volatile.Read(ref _vm)?.Readings ?? VmReadings.None;

@@ -94,7 +94,8 @@ internal sealed partial class FirecrackerApi
     {
         var mac = net.Find("guest_mac")?.Text;
         var others = changed.Get("network-interfaces")!.Items.Where(other => !ReferenceEquals(other, net));
-        if (!string.IsNullOrEmpty(mac) && others.Any(other => string.Equals(other.Find("guest_mac")?.Text, mac, StringComparison.OrdinalIgnoreCase)))
+        if (!string.IsNullOrEmpty(mac)
+            && others.Any(other => string.Equals(other.Find("guest_mac")?.Text, mac, StringComparison.OrdinalIgnoreCase)))
             return $"The MAC address is already in use: {mac}";
         return Rules(changed, "network-interfaces", "Could not create the network device: ");
     }
@@ -130,7 +131,8 @@ internal sealed partial class FirecrackerApi
         var serial = Read(body, Schemas.Serial, "SerialConfig");
         RequireConfigurable();
         if (serial.Find("rate_limiter") is { Kind: not NodeKind.Null }) throw NotBuilt("a rate limit for the serial port");
-        var path = serial.Find("serial_out_path") is { Kind: NodeKind.String } given ? DescriptionChecks.FullPath(given.Text, baseDirectory) : null;
+        var path = serial.Find("serial_out_path") is { Kind: NodeKind.String } given ? DescriptionChecks.FullPath(given.Text,
+            baseDirectory) : null;
         if (path is not null && AppendFault(path) is { } fault) throw new FaultException($"Failed to open target file: {fault}");
         SerialOutPath = path;
         return MicroReply.NoContent;
@@ -144,7 +146,8 @@ internal sealed partial class FirecrackerApi
         File.OpenHandle(full).Dispose();
     });
 
-    private string? AppendFault(string path) => Fault(path, static full => new FileStream(full, FileMode.Append, FileAccess.Write, FileShare.ReadWrite).Dispose());
+    private string? AppendFault(string path) =>
+        Fault(path, static full => new FileStream(full, FileMode.Append, FileAccess.Write, FileShare.ReadWrite).Dispose());
 
     private string? Fault(string path, Action<string> open)
     {

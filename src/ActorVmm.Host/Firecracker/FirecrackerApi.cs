@@ -61,7 +61,8 @@ internal sealed partial class FirecrackerApi(IMicrovm vm, FirecrackerMetrics met
                 return await PutAsync(first, second, request.Body ?? throw new FaultException("Empty PUT request.")).ConfigureAwait(false);
             case "PATCH":
                 if (!s_patches.Contains(first)) break;
-                return await PatchAsync(first, second, request.Body ?? throw new FaultException("Empty PATCH request.")).ConfigureAwait(false);
+                return await PatchAsync(first, second,
+                    request.Body ?? throw new FaultException("Empty PATCH request.")).ConfigureAwait(false);
             case "DELETE" when first is "drives" or "pmem" or "network-interfaces":
                 if (request.Body is not null) throw new FaultException("DELETE request cannot have a body.");
                 Id(second);
@@ -79,7 +80,8 @@ internal sealed partial class FirecrackerApi(IMicrovm vm, FirecrackerMetrics met
 
     private static readonly HashSet<string> s_puts = new(StringComparer.Ordinal)
     {
-        "actions", "balloon", "boot-source", "cpu-config", "drives", "logger", "machine-config", "metrics", "mmds", "network-interfaces", "pmem",
+        "actions", "balloon", "boot-source", "cpu-config", "drives", "logger", "machine-config", "metrics", "mmds", "network-interfaces",
+            "pmem",
         "snapshot", "vsock", "entropy", "serial", "hotplug",
     };
 
@@ -93,7 +95,8 @@ internal sealed partial class FirecrackerApi(IMicrovm vm, FirecrackerMetrics met
         "" => Ok(json =>
         {
             json.WriteString("id", vm.Id);
-            json.WriteString("state", vm.State switch { MicrovmState.Running => "Running", MicrovmState.Paused => "Paused", _ => "Not started" });
+            json.WriteString("state",
+                vm.State switch { MicrovmState.Running => "Running", MicrovmState.Paused => "Paused", _ => "Not started" });
             json.WriteString("vmm_version", Version);
             json.WriteString("app_name", "Firecracker");
         }),
@@ -110,7 +113,8 @@ internal sealed partial class FirecrackerApi(IMicrovm vm, FirecrackerMetrics met
     {
         switch (first)
         {
-            case "actions": return await ActionAsync(Read(body, Schemas.Action, "InstanceActionInfo").Find("action_type")!.Text).ConfigureAwait(false);
+            case "actions": return await ActionAsync(Read(body, Schemas.Action, "InstanceActionInfo").Find("action_type")!.Text)
+                .ConfigureAwait(false);
             case "boot-source": return Configure("boot-source", Read(body, Schemas.BootSource, "BootSourceConfig"), CheckBoot);
             case "machine-config": return PutMachine(body);
             case "cpu-config": return Configure("cpu-config", Any(body), PlainCheck("cpu-config"));

@@ -34,7 +34,8 @@ internal sealed class FirecrackerMetrics(TimeProvider time) : IDisposable
                 _file = new StreamWriter(new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.ReadWrite));
                 return null;
             }
-            catch (Exception cannot) when (cannot is IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException)
+            catch (Exception cannot) when (
+                cannot is IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException)
             {
                 return cannot.Message;
             }
@@ -100,7 +101,8 @@ internal sealed class FirecrackerMetrics(TimeProvider time) : IDisposable
         json.WriteNumber("exit_io_out", Delta(IsPort, range => range.Writes));
         json.WriteNumber("exit_mmio_read", Delta(range => !IsPort(range), range => range.Reads));
         json.WriteNumber("exit_mmio_write", Delta(range => !IsPort(range), range => range.Writes));
-        json.WriteNumber("failures", Math.Max(0, now.Devices.Sum(device => device.Failures) - before.Devices.Sum(device => device.Failures)));
+        json.WriteNumber("failures",
+            Math.Max(0, now.Devices.Sum(device => device.Failures) - before.Devices.Sum(device => device.Failures)));
         json.WriteEndObject();
         foreach (var device in now.Devices)
         {
@@ -129,8 +131,10 @@ internal sealed class FirecrackerMetrics(TimeProvider time) : IDisposable
     // Only names of the contract: a client must not make the line grow.
     private static string Name(string path) => path.Trim('/').Split('/')[0] switch
     {
-        "" => "instance_info", "version" => "vmm_version", "machine-config" => "machine_cfg", "actions" => "actions", "boot-source" => "boot_source",
-        "drives" => "drive", "network-interfaces" => "network", "logger" => "logger", "metrics" => "metrics", "vsock" => "vsock", "mmds" => "mmds",
+        "" => "instance_info", "version" => "vmm_version", "machine-config" => "machine_cfg", "actions" => "actions",
+            "boot-source" => "boot_source",
+        "drives" => "drive", "network-interfaces" => "network", "logger" => "logger", "metrics" => "metrics", "vsock" => "vsock",
+            "mmds" => "mmds",
         "cpu-config" => "cpu_cfg", "serial" => "serial", "balloon" => "balloon", "pmem" => "pmem", "vm" => "vm", "entropy" => "entropy",
         "snapshot" => "snapshot", "hotplug" => "hotplug_memory", _ => "other",
     };

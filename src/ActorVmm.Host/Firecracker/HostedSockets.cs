@@ -22,7 +22,7 @@ internal sealed class HostedSockets : IAsyncDisposable
     public HostedSockets(HostState state, string directory, ILogger log)
     {
         (_state, _directory, _log) = (state, directory, log);
-        Directory.CreateDirectory(directory, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
+        PrivateFiles.MakeDirectory(directory);
         state.Added = OnAddedAsync;
     }
 

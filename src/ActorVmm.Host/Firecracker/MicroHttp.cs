@@ -22,10 +22,12 @@ internal sealed record MicroReply(int Status, string? Body = null, bool Deprecat
     /// <summary>The answer as it goes over the wire.</summary>
     public byte[] ToBytes()
     {
-        var text = new StringBuilder().Append(CultureInfo.InvariantCulture, $"HTTP/1.1 {Status} \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n");
+        var text = new StringBuilder().Append(CultureInfo.InvariantCulture,
+            $"HTTP/1.1 {Status} \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n");
         if (Deprecated) text.Append("Deprecation: true\r\n");
         if (Body is not null)
-            text.Append(CultureInfo.InvariantCulture, $"Content-Type: application/json\r\nContent-Length: {Encoding.UTF8.GetByteCount(Body)}\r\n");
+            text.Append(CultureInfo.InvariantCulture,
+                $"Content-Type: application/json\r\nContent-Length: {Encoding.UTF8.GetByteCount(Body)}\r\n");
         return Encoding.UTF8.GetBytes(text.Append("\r\n").Append(Body).ToString());
     }
 }
@@ -40,7 +42,8 @@ internal sealed class MicroHttpException : Exception
 
 /// <summary>
 /// The HTTP/1.1 that Firecracker speaks on its API socket (request line, headers, a body of known length; nothing chunked). It is written
-/// here, and not taken from a web server, because that socket has rules of its own (ten connections, its payload limit, its answers), because
+/// here, and not taken from a web server, because that socket has rules of its own (ten connections, its payload limit, its answers),
+/// because
 /// <c>run</c> must not start slower for it, and because a host has one such socket per VM.
 /// </summary>
 /// <param name="maxPayload">The longest body, in bytes.</param>

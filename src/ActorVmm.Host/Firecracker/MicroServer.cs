@@ -1,5 +1,6 @@
 using System.Net.Sockets;
 using System.Text;
+using ActorVmm.Host.Fleet;
 
 namespace ActorVmm.Host.Firecracker;
 
@@ -60,7 +61,7 @@ internal sealed class MicroServer : IAsyncDisposable
         try
         {
             listener.Bind(end);
-            File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite); // nobody is served before Listen
+            PrivateFiles.Restrict(path); // nobody is served before Listen
             listener.Listen(MaxConnections);
             return new MicroServer(listener, path, handle, maxPayload);
         }
@@ -151,7 +152,8 @@ internal sealed class MicroServer : IAsyncDisposable
             {
                 await ServeRequestsAsync(socket).ConfigureAwait(false);
             }
-            catch (Exception gone) when (gone is SocketException or OperationCanceledException or ObjectDisposedException) { /* the client */ }
+            catch (Exception gone) when (
+                gone is SocketException or OperationCanceledException or ObjectDisposedException) { /* the client */ }
         }
     }
 

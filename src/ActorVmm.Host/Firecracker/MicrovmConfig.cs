@@ -13,7 +13,8 @@ internal sealed class MicrovmConfig
     /// <summary>The keys of a configuration file, in the order in which they are printed; arrays are never null.</summary>
     private static readonly string[] s_keys =
     [
-        "balloon", "drives", "boot-source", "cpu-config", "logger", "machine-config", "metrics", "mmds-config", "network-interfaces", "vsock",
+        "balloon", "drives", "boot-source", "cpu-config", "logger", "machine-config", "metrics", "mmds-config", "network-interfaces",
+            "vsock",
         "entropy", "pmem", "memory-hotplug",
     ];
 
@@ -105,7 +106,8 @@ internal sealed class MicrovmConfig
         {
             var isArray = s_arrays.Contains(key, StringComparer.Ordinal);
             if (_parts.TryGetValue(key, out var part)) root.Members.Add(new Member(key, part, 0, 0));
-            else if (isArray || whole) root.Members.Add(new Member(key, new Node { Kind = isArray ? NodeKind.Array : NodeKind.Null }, 0, 0));
+            else if (isArray || whole) root.Members
+                .Add(new Member(key, new Node { Kind = isArray ? NodeKind.Array : NodeKind.Null }, 0, 0));
         }
 
         return root;

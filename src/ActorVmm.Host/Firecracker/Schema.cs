@@ -26,7 +26,8 @@ internal enum FieldType
 /// <param name="Nullable">It may be null.</param>
 /// <param name="Words">The words of an enumeration.</param>
 /// <param name="Shape">The fields of an object.</param>
-internal sealed record Field(string Name, FieldType Type, bool Required = false, bool Nullable = false, string[]? Words = null, Schema? Shape = null);
+internal sealed record Field(string Name, FieldType Type, bool Required = false, bool Nullable = false, string[]? Words = null,
+    Schema? Shape = null);
 
 /// <summary>
 /// The shape of a body, checked as Firecracker's deserializer does, and told in its words: unknown and missing fields, types, ranges,
@@ -93,7 +94,8 @@ internal sealed class Schema(params Field[] fields)
     private static string? Number(Field field, Node value, ulong most)
     {
         if (value.Kind != NodeKind.Number) return Invalid(field, value);
-        if (value.Text.AsSpan().ContainsAny(".eE")) return At($"invalid type: floating point `{value.Text}`, expected {Expected(field)}", value);
+        if (value.Text.AsSpan().ContainsAny(".eE")) return At($"invalid type: floating point `{value.Text}`, expected {Expected(field)}",
+            value);
         var fits = ulong.TryParse(value.Text, NumberStyles.None, CultureInfo.InvariantCulture, out var number) && number <= most;
         return fits ? null : At($"invalid value: integer `{value.Text}`, expected {Expected(field)}", value);
     }
@@ -121,7 +123,7 @@ internal sealed class Schema(params Field[] fields)
         NodeKind.Array => "sequence", _ => "map",
     };
 
-    private static string OneOf(IReadOnlyList<string> names) => names.Count switch
+    private static string OneOf(string[] names) => names.Length switch
     {
         0 => "no fields", 1 => $"`{names[0]}`", 2 => $"`{names[0]}` or `{names[1]}`",
         _ => "one of " + string.Join(", ", names.Select(name => $"`{name}`")),
@@ -129,7 +131,8 @@ internal sealed class Schema(params Field[] fields)
 
     private static string At(string what, Node node) => At(what, node.Line, node.Column);
 
-    private static string At(string what, int line, int column) => string.Create(CultureInfo.InvariantCulture, $"{what} at line {line} column {column}");
+    private static string At(string what, int line, int column) =>
+        string.Create(CultureInfo.InvariantCulture, $"{what} at line {line} column {column}");
 }
 
 /// <summary>The bodies that the API takes.</summary>
@@ -140,7 +143,8 @@ internal static class Schemas
         new Field("refill_time", FieldType.U64, Required: true)) { IsOpen = true };
 
     private static readonly Schema s_limiter = new(
-        new Field("bandwidth", FieldType.Object, Nullable: true, Shape: s_bucket), new Field("ops", FieldType.Object, Nullable: true, Shape: s_bucket));
+        new Field("bandwidth", FieldType.Object, Nullable: true, Shape: s_bucket),
+            new Field("ops", FieldType.Object, Nullable: true, Shape: s_bucket));
 
     private static readonly string[] s_templates = ["C3", "T2", "T2S", "T2CL", "T2A", "V1N1", "None"];
 
@@ -160,9 +164,12 @@ internal static class Schemas
     public static Schema Drive { get; } = new(
         new Field("drive_id", FieldType.Text, Required: true), new Field("partuuid", FieldType.Text, Nullable: true),
         new Field("is_root_device", FieldType.Bool, Required: true),
-        new Field("cache_type", FieldType.Enumeration, Words: ["Unsafe", "Writeback"]), new Field("is_read_only", FieldType.Bool, Nullable: true),
-        new Field("path_on_host", FieldType.Text, Nullable: true), new Field("rate_limiter", FieldType.Object, Nullable: true, Shape: s_limiter),
-        new Field("io_engine", FieldType.Enumeration, Nullable: true, Words: ["Sync", "Async"]), new Field("socket", FieldType.Text, Nullable: true));
+        new Field("cache_type", FieldType.Enumeration, Words: ["Unsafe", "Writeback"]),
+            new Field("is_read_only", FieldType.Bool, Nullable: true),
+        new Field("path_on_host", FieldType.Text, Nullable: true),
+            new Field("rate_limiter", FieldType.Object, Nullable: true, Shape: s_limiter),
+        new Field("io_engine", FieldType.Enumeration, Nullable: true, Words: ["Sync", "Async"]),
+            new Field("socket", FieldType.Text, Nullable: true));
 
     public static Schema DriveUpdate { get; } = new(
         new Field("drive_id", FieldType.Text, Required: true), new Field("path_on_host", FieldType.Text, Nullable: true),
@@ -191,7 +198,8 @@ internal static class Schemas
         new Field("properties", FieldType.Any)) { IsOpen = true };
 
     public static Schema Serial { get; } = new(
-        new Field("serial_out_path", FieldType.Text, Nullable: true), new Field("rate_limiter", FieldType.Object, Nullable: true, Shape: s_bucket));
+        new Field("serial_out_path", FieldType.Text, Nullable: true),
+            new Field("rate_limiter", FieldType.Object, Nullable: true, Shape: s_bucket));
 
     private static Schema Machine(bool required) => new(
         new Field("vcpu_count", FieldType.U8, required, !required), new Field("mem_size_mib", FieldType.U64, required, !required),

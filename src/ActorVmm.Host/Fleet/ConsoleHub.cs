@@ -5,7 +5,8 @@ using ActorVmm.Devices;
 namespace ActorVmm.Host.Fleet;
 
 /// <summary>
-/// The console of a kept VM, for all of its runs. What the guest prints is kept from the first byte, bounded: the beginning, and the latest;
+/// The console of a kept VM, for all of its runs. What the guest prints is kept from the first byte, bounded: the beginning, and the
+/// latest;
 /// every viewer reads at its own speed from a position of its own, so a slow one loses bytes (and is told so) and holds nobody up. What
 /// viewers type waits here until the guest takes it.
 /// </summary>
@@ -115,7 +116,8 @@ internal sealed class ConsoleHub(int headBytes = 64 << 10, int ringBytes = 256 <
                 int count;
                 while ((count = Read(ref position, buffer, out var lost)) > 0)
                 {
-                    if (lost > 0) await take(System.Text.Encoding.ASCII.GetBytes($"\r\n[{lost} bytes are no longer kept]\r\n")).ConfigureAwait(false);
+                    if (lost > 0) await take(System.Text.Encoding.ASCII.GetBytes($"\r\n[{lost} bytes are no longer kept]\r\n"))
+                        .ConfigureAwait(false);
                     await take(buffer.AsMemory(0, count)).ConfigureAwait(false);
                 }
 

@@ -97,7 +97,8 @@ internal static class FleetReader
         if (own.String("template", Need.Nullable, "the name of a template") is { } template)
         {
             if (templates.TryGetValue(template, out var from)) Merge(whole, from);
-            else own.Reject("template", $"there is no template of this name; there {(templates.Count == 0 ? "are none" : $"is {string.Join(", ", templates.Keys)}")}");
+            else own.Reject("template",
+                $"there is no template of this name; there {(templates.Count == 0 ? "are none" : $"is {string.Join(", ", templates.Keys)}")}");
         }
 
         Merge(whole, entry);
@@ -194,7 +195,8 @@ internal static class FleetReader
         foreach (var member in node.Members)
         {
             if (member.Value.Kind != NodeKind.Object) errors.Add(member.Value, $"{path}.{member.Name}", "allowed is an object { ... }");
-            else if (!members.TryAdd(member.Name, member.Value)) errors.AddAt(member.Line, member.Column, $"{path}.{member.Name}", "given twice");
+            else if (!members.TryAdd(member.Name, member.Value)) errors.AddAt(member.Line, member.Column, $"{path}.{member.Name}",
+                "given twice");
         }
 
         return members;

@@ -1,4 +1,3 @@
-using ActorVmm.Actors.Fleet;
 using Serilog;
 
 namespace ActorVmm.Host.Fleet;
@@ -7,7 +6,7 @@ namespace ActorVmm.Host.Fleet;
 /// Carries out a host's description: starts its VMs in their order, brings a running host to a new description, and ends it in the reverse
 /// order. VMs that came over the API are left alone by a reload.
 /// </summary>
-internal sealed class FleetRunner(HostState state, ILogger log, Action<string> progress)
+internal sealed class FleetRunner(HostState state, ILogger log, Action<string> progress) : IDisposable
 {
     private readonly SemaphoreSlim _one = new(1, 1);
     private readonly Dictionary<string, FleetVm> _described = new(StringComparer.Ordinal);
@@ -100,7 +99,8 @@ internal sealed class FleetRunner(HostState state, ILogger log, Action<string> p
     {
         var failures = new List<string>();
         var done = 0;
-        foreach (var group in vms.Where(vm => vm.AutoStart && _described.ContainsKey(vm.Name)).GroupBy(vm => vm.Order).OrderBy(group => group.Key))
+        foreach (var group in vms.Where(vm => vm.AutoStart
+            && _described.ContainsKey(vm.Name)).GroupBy(vm => vm.Order).OrderBy(group => group.Key))
         {
             using var slots = new SemaphoreSlim(parallel, parallel);
             await Task.WhenAll(group.Select(async vm =>
@@ -139,6 +139,9 @@ internal sealed class FleetRunner(HostState state, ILogger log, Action<string> p
     private static bool Same(FleetVm a, FleetVm b) =>
         string.Equals(a.Fingerprint, b.Fingerprint, StringComparison.Ordinal) && a.Restart == b.Restart && a.Stop == b.Stop
         && a.RestartsOnReset == b.RestartsOnReset && a.Order == b.Order && a.AutoStart == b.AutoStart;
+
+    /// <inheritdoc/>
+    public void Dispose() => _one.Dispose();
 
     private Task TryAsync(string name, Func<Task> step) => Record(name, [], step);
 

@@ -53,7 +53,8 @@ internal sealed class HostDaemon(HostServices services, ConsoleDescriptors descr
         }
         catch (Exception wrong) when (wrong is ConfigurationException or DescriptionException)
         {
-            await descriptors.Errors.WriteLineAsync(wrong is DescriptionException ? wrong.Message : $"actorvmm: {wrong.Message}").ConfigureAwait(false);
+            await descriptors.Errors.WriteLineAsync(wrong is DescriptionException ? wrong.Message : $"actorvmm: {wrong.Message}")
+                .ConfigureAwait(false);
             return ExitCodes.BadDescription;
         }
 
@@ -62,7 +63,8 @@ internal sealed class HostDaemon(HostServices services, ConsoleDescriptors descr
         var own = (host as IActorSystemOwner)?.System is null ? ActorSystem.Create("actorvmm-fleet", "akka.loggers = []") : null;
         try
         {
-            return await ServeAsync(options, description, listeners, host, own ?? ((IActorSystemOwner)host).System, log).ConfigureAwait(false);
+            return await ServeAsync(options, description, listeners, host, own ?? ((IActorSystemOwner)host).System,
+                log).ConfigureAwait(false);
         }
         catch (IOException refused)
         {
@@ -83,7 +85,7 @@ internal sealed class HostDaemon(HostServices services, ConsoleDescriptors descr
         using var over = new CancellationTokenSource();
         var fleet = new VmFleet(system, host, description.Host.Limits);
         var state = new HostState(fleet, services.Hypervisors, description.Host.ConsoleKib);
-        var runner = new FleetRunner(state, log, notifier.Status);
+        using var runner = new FleetRunner(state, log, notifier.Status);
         if (options.File is { } file) state.Reload = () => ReloadAsync(file, runner, notifier, log, over.Token);
         await using var sockets = description.Host.FirecrackerSockets is { } directory ? new HostedSockets(state, directory, log) : null;
         var api = ApiServer.Build(state, listeners, log);
@@ -110,7 +112,8 @@ internal sealed class HostDaemon(HostServices services, ConsoleDescriptors descr
         return ExitCodes.Success;
     }
 
-    private static async Task<ReloadReport> ReloadAsync(string file, FleetRunner runner, Notifier notifier, ILogger log, CancellationToken cancel)
+    private static async Task<ReloadReport> ReloadAsync(string file, FleetRunner runner, Notifier notifier, ILogger log,
+        CancellationToken cancel)
     {
         notifier.Reloading(Stopwatch.GetTimestamp() / (Stopwatch.Frequency / 1_000_000));
         try
@@ -137,7 +140,8 @@ internal sealed class HostDaemon(HostServices services, ConsoleDescriptors descr
         {
             do
             {
-                // The sign of life is the actors' own: a process whose fleet does not answer is one that the service manager should restart.
+                // The sign of life is the actors' own: a process whose fleet does not answer is one that the service manager should
+                // restart.
                 if (await fleet.AnswersAsync(s_answer).ConfigureAwait(false)) notifier.Watchdog();
                 else log.Error("The fleet's actor does not answer");
             }
@@ -154,7 +158,8 @@ internal sealed class HostDaemon(HostServices services, ConsoleDescriptors descr
         if (port is not null)
         {
             if (tokenFile is null)
-                throw new DescriptionException([new("--tcp-port", 0, 0, "", null, "the API over TCP needs a bearer token: give --token-file too")]);
+                throw new DescriptionException(
+                    [new("--tcp-port", 0, 0, "", null, "the API over TCP needs a bearer token: give --token-file too")]);
             try
             {
                 token = File.ReadLines(tokenFile).FirstOrDefault()?.Trim();
@@ -165,7 +170,8 @@ internal sealed class HostDaemon(HostServices services, ConsoleDescriptors descr
             }
 
             if (token is not { Length: >= 16 })
-                throw new DescriptionException([new(tokenFile, 1, 1, "", null, "the first line is the bearer token: 16 characters or more")]);
+                throw new DescriptionException(
+                    [new(tokenFile, 1, 1, "", null, "the first line is the bearer token: 16 characters or more")]);
         }
 
         return new ApiListeners(Path.GetFullPath(options.Socket ?? host.Socket ?? HostClient.DefaultSocket), port, token);
@@ -191,7 +197,8 @@ internal sealed class HostDaemon(HostServices services, ConsoleDescriptors descr
                     }
 
                     log.Warning("A second signal: power is cut");
-                    foreach (var vm in state.Fleet.All) _ = state.Fleet.KillAsync(vm.Name).ContinueWith(static _ => { }, TaskScheduler.Default);
+                    foreach (var vm in state.Fleet.All) _ = state.Fleet.KillAsync(vm.Name).ContinueWith(static _ => { },
+                        TaskScheduler.Default);
                     if (Volatile.Read(ref _ends) > 2) descriptors.Exit(128 + (context.Signal == PosixSignal.SIGINT ? 2 : 15));
                 }));
             }

@@ -41,7 +41,8 @@ internal sealed class Notifier : IDisposable
 
     public void Ready(string status) => Send($"READY=1\nSTATUS={status}");
     public void Status(string status) => Send($"STATUS={status}\nEXTEND_TIMEOUT_USEC=30000000");
-    public void Reloading(long monotonicMicroseconds) => Send(string.Create(CultureInfo.InvariantCulture, $"RELOADING=1\nMONOTONIC_USEC={monotonicMicroseconds}"));
+    public void Reloading(long monotonicMicroseconds) =>
+        Send(string.Create(CultureInfo.InvariantCulture, $"RELOADING=1\nMONOTONIC_USEC={monotonicMicroseconds}"));
     public void Stopping() => Send("STOPPING=1");
     public void Watchdog() => Send("WATCHDOG=1");
 

@@ -180,6 +180,10 @@ internal unsafe struct CpuState
     public FlagKind OldFlagKind;
     public byte OldFlagCarry;
 
+    /// <summary>Where <see cref="FlagKind"/> has <see cref="Compiler.CompiledFlags.Rotated"/>: the rotated value, from which CF and OF follow.</summary>
+    public long FlagRotated;
+    public long OldFlagRotated;
+
     /// <summary>The host's callee-saved registers while compiled code runs.</summary>
     public fixed ulong Saved[6];
 

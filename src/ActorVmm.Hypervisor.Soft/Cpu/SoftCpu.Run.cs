@@ -174,6 +174,7 @@ internal sealed unsafe partial class SoftCpu
         var s = _s;
         if (clock.Mode == ClockMode.Host && s->Budget > 0 && s->Attention == 0 && !_timeStale) return false;
         _timeStale = false;
+        if (_tier != null) ExecutableMemory.GiveWayToCollector();
         var now = clock.NanosecondsAt(Retired);
         var deadline = AdvanceTimers(now);
         if (Id == 0 && clock.TakeAlarm(now)) return true;

@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using ActorVmm.Hypervisor.Soft.Cpu.Compiler;
@@ -37,6 +38,11 @@ internal sealed unsafe partial class SoftCpu : IDisposable
     public CpuState* State => _s;
 
     public SoftMachine Machine => _machine;
+
+    /// <summary>Blocks and machine code, for Inspect.</summary>
+    public string Counters => string.Create(CultureInfo.InvariantCulture,
+        $"{_blocks.Translations} blocks translated, {_blocks.Invalidations} overwritten, {_blocks.UsedBytes >> 10} KiB; ") +
+        (_tier?.ToString() ?? (_machine.NoCompiler is { } why ? $"interpreted only: {why}" : "interpreted only"));
 
     /// <summary>The CPU that owns a state.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]

@@ -20,7 +20,8 @@ internal sealed class FleetFixture : IAsyncDisposable
         mode, TimeSpan.FromMilliseconds(milliseconds), TimeSpan.FromMilliseconds(50), limit, TimeSpan.FromMinutes(5));
 
     /// <summary>Defines a VM.</summary>
-    public async Task<ScriptedHypervisor> DefineAsync(string name, GuestScript guest, RestartPolicy? restart = null, StopPolicy? stop = null)
+    public async Task<ScriptedHypervisor> DefineAsync(string name, GuestScript guest, RestartPolicy? restart = null,
+        StopPolicy? stop = null)
     {
         var hypervisor = new ScriptedHypervisor(guest);
         await Fleet.DefineAsync(Definition(name, hypervisor, restart, stop)).WaitAsync(VmFixture.Patience);

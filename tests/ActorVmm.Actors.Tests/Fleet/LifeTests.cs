@@ -95,7 +95,8 @@ public sealed class LifeTests
         }
 
         await using var fixture = new FleetFixture();
-        await fixture.DefineAsync("polite", Guest, stop: new StopPolicy(PowerKeyChoice.PowerButton, PowerKeyChoice.None, VmFixture.Patience));
+        await fixture.DefineAsync("polite", Guest,
+            stop: new StopPolicy(PowerKeyChoice.PowerButton, PowerKeyChoice.None, VmFixture.Patience));
         await fixture.Fleet.StartAsync("polite").WaitAsync(VmFixture.Patience);
 
         var stopped = await fixture.Fleet.StopAsync("polite").WaitAsync(VmFixture.Patience);
@@ -161,6 +162,7 @@ public sealed class LifeTests
         }));
         await Task.WhenAll(storm);
 
+        await fleet.StopAsync("a").WaitAsync(VmFixture.Patience); // it may be paused, which a start leaves as it is
         await fleet.StartAsync("a").WaitAsync(VmFixture.Patience);
         Assert.Equal(VmState.Running, fleet.Get("a").Status.State);
     }

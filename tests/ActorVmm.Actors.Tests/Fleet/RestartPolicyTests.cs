@@ -97,7 +97,8 @@ public sealed class RestartPolicyTests
             var victim = random.Next(deaths.Length);
             // As a guest that switches itself off, which nobody asked for.
             fixture.Vms.Host.System.ActorSelection($"/user/host/vm-{victim}").Tell(
-                new ActorVmm.Actors.Host.Vm.VmProtocol.PowerSignalled(ActorVmm.Devices.Power.PowerEvent.Poweroff), Akka.Actor.ActorRefs.NoSender);
+                new ActorVmm.Actors.Host.Vm.VmProtocol.PowerSignalled(ActorVmm.Devices.Power.PowerEvent.Poweroff),
+                    Akka.Actor.ActorRefs.NoSender);
             deaths[victim]++;
             var expected = deaths[victim];
             await VmFixture.EventuallyAsync(

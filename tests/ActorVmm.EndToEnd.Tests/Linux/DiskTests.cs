@@ -1,4 +1,5 @@
 using ActorVmm.Actors;
+using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 using ActorVmm.Backends.Disks;
 using ActorVmm.Devices.Virtio;
 using ActorVmm.EndToEnd.Tests.Harness;
@@ -91,6 +92,14 @@ public sealed class DiskTests : IDisposable
                 "S=$(cut -d. -f1 /proc/uptime); dd if=/dev/vdb of=/dev/null bs=64k count=24 iflag=direct 2>/dev/null; "
                 + "E=$(cut -d. -f1 /proc/uptime); echo $((E - S))", TimeSpan.FromMinutes(3));
             Assert.InRange(int.Parse(seconds, System.Globalization.CultureInfo.InvariantCulture), 1, 1000);
+
+            // While it runs: another size, no limits; a file that is not there is refused, and the old one stays.
+            using (var file = File.OpenWrite(limited)) file.SetLength(16 << 20);
+            await guest.Vm.UpdateDeviceAsync("blk1", new DiskUpdate(limited, RateLimiterSpec.Off));
+            Assert.Equal("grown", await shell.RunAsync("until [ $(cat /sys/block/vdb/size) = 32768 ]; do :; done; echo grown"));
+            await shell.RunAsync("dd if=/dev/vdb of=/dev/null bs=64k iflag=direct 2>/dev/null");
+            await Assert.ThrowsAsync<InvalidOperationException>(
+                () => guest.Vm.UpdateDeviceAsync("blk0", new DiskUpdate(Path.Combine(_here, "none.img"))));
 
             // The driver goes and comes back.
             await shell.RunAsync("cd /sys/bus/virtio/drivers/virtio_blk; echo virtio0 > unbind; [ ! -e /dev/vda ] && echo virtio0 > bind");

@@ -65,7 +65,8 @@ public sealed class GoldenTests : IDisposable
         using var metrics = new FirecrackerMetrics(TimeProvider.System);
         var api = new FirecrackerApi(vm, metrics, _here.Path);
         var seeds = s_scenes.SelectMany(scene => scene!["exchanges"]!.AsArray())
-            .Select(exchange => (Request: exchange!["request"]!.GetValue<string>().Split(' ', 2), Body: exchange["body"]?.GetValue<string>() ?? "{}"))
+            .Select(exchange => (Request: exchange!["request"]!.GetValue<string>().Split(' ', 2),
+                Body: exchange["body"]?.GetValue<string>() ?? "{}"))
             .Where(seed => seed.Request[0] != "GET").ToArray();
         for (var i = 0; i < count; i++)
         {

@@ -51,11 +51,14 @@ public sealed class MicroServerTests : IDisposable
         using var socket = await ConnectAsync();
         Assert.Equal(UnixFileMode.UserRead | UnixFileMode.UserWrite, File.GetUnixFileMode(Path));
         await socket.SendAsync("GET /ver"u8.ToArray());
-        var answer = await TalkAsync(socket, "sion HTTP/1.1\r\nHost: x\r\n\r\nPUT /entropy HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}GET / HTTP/1.1\r\n\r\n", "app_name\":\"Firecracker\"}");
+        var answer = await TalkAsync(socket,
+            "sion HTTP/1.1\r\nHost: x\r\n\r\nPUT /entropy HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}GET / HTTP/1.1\r\n\r\n",
+                "app_name\":\"Firecracker\"}");
 
         Assert.Equal("HTTP/1.1 200 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\nContent-Type: application/json\r\nContent-Length: 32\r\n\r\n"
             + "{\"firecracker_version\":\"1.17.0\"}"
-            + "HTTP/1.1 204 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n", answer[..answer.LastIndexOf("HTTP/1.1", StringComparison.Ordinal)]);
+            + "HTTP/1.1 204 \r\nServer: Firecracker API\r\nConnection: keep-alive\r\n\r\n",
+                answer[..answer.LastIndexOf("HTTP/1.1", StringComparison.Ordinal)]);
     }
 
     [Theory]
@@ -67,7 +70,8 @@ public sealed class MicroServerTests : IDisposable
     [InlineData("PUT /entropy HTTP/1.1\r\nContent-Length: x\r\n\r\n", "Invalid content length.")]
     [InlineData("PUT /entropy HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}", "Invalid content length.")]
     [InlineData("PUT /entropy HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", "Unsupported transfer encoding.")]
-    [InlineData("PUT /entropy HTTP/1.1\r\nContent-Length: 101\r\n\r\n", "Request payload with size 101 is larger than the limit of 100 allowed by server.")]
+    [InlineData("PUT /entropy HTTP/1.1\r\nContent-Length: 101\r\n\r\n",
+        "Request payload with size 101 is larger than the limit of 100 allowed by server.")]
     public async Task What_is_no_request_is_told_so_and_the_connection_ends(string text, string fault)
     {
         await using var server = Listen();
@@ -84,7 +88,8 @@ public sealed class MicroServerTests : IDisposable
     {
         await using var server = Listen();
         using var socket = await ConnectAsync();
-        Assert.Contains("longer than 8192 bytes", await TalkAsync(socket, "GET / HTTP/1.1\r\nA: " + new string('a', 9000)), StringComparison.Ordinal);
+        Assert.Contains("longer than 8192 bytes", await TalkAsync(socket, "GET / HTTP/1.1\r\nA: " + new string('a', 9000)),
+            StringComparison.Ordinal);
     }
 
     [Fact]
@@ -92,7 +97,9 @@ public sealed class MicroServerTests : IDisposable
     {
         await using var server = Listen();
         using var socket = await ConnectAsync();
-        Assert.StartsWith("HTTP/1.1 100 ", await TalkAsync(socket, "PUT /entropy HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n", "\r\n\r\n"), StringComparison.Ordinal);
+        Assert.StartsWith("HTTP/1.1 100 ",
+            await TalkAsync(socket, "PUT /entropy HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n", "\r\n\r\n"),
+                StringComparison.Ordinal);
         Assert.StartsWith("HTTP/1.1 204 ", await TalkAsync(socket, "{}", "\r\n\r\n"), StringComparison.Ordinal);
     }
 
@@ -139,7 +146,8 @@ public sealed class MicroServerTests : IDisposable
     public void Random_bytes_are_a_request_more_to_come_or_refused()
     {
         var random = new Random(3);
-        var pieces = (string[])["GET ", "PUT /drives/a", " HTTP/1.1", "\r\n", "\r\n\r\n", "Content-Length: ", "5", ":", "\0", "ä", "Expect: 100-continue", " "];
+        var pieces = (string[])["GET ", "PUT /drives/a", " HTTP/1.1", "\r\n", "\r\n\r\n", "Content-Length: ", "5", ":", "\0", "ä",
+            "Expect: 100-continue", " "];
         for (var i = 0; i < 20_000; i++)
         {
             var parser = new MicroHttpParser(64);

@@ -20,13 +20,15 @@ public sealed class FleetReaderTests : IDisposable
     [Fact]
     public void The_shipped_example_says_what_its_comments_say()
     {
-        var fleet = FleetReader.Read(Encoding.UTF8.GetBytes(Repository.Example("fleet.conf").Replace("~/.cache/actorvmm/images/", "", StringComparison.Ordinal)
+        var fleet = FleetReader
+            .Read(Encoding.UTF8.GetBytes(Repository.Example("fleet.conf").Replace("~/.cache/actorvmm/images/", "", StringComparison.Ordinal)
             .Replace("initramfs.cpio", "initrd", StringComparison.Ordinal)), "fleet.conf", isJson: false, _here.Path);
 
         Assert.Equal(["db", "web-0", "web-1", "web-2"], fleet.Vms.Select(vm => vm.Name));
         var db = fleet.Vms[0];
         Assert.Equal((192, 10, true), (db.Vm.MemoryMib, db.Order, db.AutoStart));
-        Assert.Equal(new RestartPolicy(RestartMode.OnFailure, TimeSpan.FromSeconds(1), TimeSpan.FromMinutes(1), 5, TimeSpan.FromSeconds(30)), db.Restart);
+        Assert.Equal(new RestartPolicy(RestartMode.OnFailure, TimeSpan.FromSeconds(1), TimeSpan.FromMinutes(1), 5,
+            TimeSpan.FromSeconds(30)), db.Restart);
         Assert.Equal(StopPolicy.Default, db.Stop);
         Assert.Equal((128, RestartMode.Always, TimeSpan.FromSeconds(5)),
             (fleet.Vms[1].Vm.MemoryMib, fleet.Vms[1].Restart.Mode, fleet.Vms[1].Stop.Deadline));
@@ -42,7 +44,8 @@ public sealed class FleetReaderTests : IDisposable
             vms { a { template = t, vcpus.count = 2 }, b { template = t, count = 2, memory.size-mib = 32, restart.policy = never, start = manual, order = 1 } }
             """);
         Assert.Equal(["b-0", "b-1", "a"], fleet.Vms.Select(vm => vm.Name));
-        Assert.Equal((64, 2, RestartMode.Always, true), (fleet.Vms[2].Vm.MemoryMib, fleet.Vms[2].Vm.Vcpus, fleet.Vms[2].Restart.Mode, fleet.Vms[2].AutoStart));
+        Assert.Equal((64, 2, RestartMode.Always, true),
+            (fleet.Vms[2].Vm.MemoryMib, fleet.Vms[2].Vm.Vcpus, fleet.Vms[2].Restart.Mode, fleet.Vms[2].AutoStart));
         Assert.Equal((32, RestartMode.Never, false), (fleet.Vms[0].Vm.MemoryMib, fleet.Vms[0].Restart.Mode, fleet.Vms[0].AutoStart));
         Assert.Equal(fleet.Vms[0].Fingerprint, fleet.Vms[1].Fingerprint);
         Assert.NotEqual(fleet.Vms[0].Fingerprint, fleet.Vms[2].Fingerprint);
@@ -74,6 +77,7 @@ public sealed class FleetReaderTests : IDisposable
     }
 
     [Theory]
-    [InlineData("5"), InlineData(""), InlineData("s"), InlineData("-1s"), InlineData("25h"), InlineData("1 s"), InlineData("1e3s"), InlineData("5sm")]
+    [InlineData("5"), InlineData(""), InlineData("s"), InlineData("-1s"), InlineData("25h"), InlineData("1 s"), InlineData("1e3s"),
+        InlineData("5sm")]
     public void Anything_else_is_no_time(string text) => Assert.False(FleetReader.TryDuration(text, out _));
 }

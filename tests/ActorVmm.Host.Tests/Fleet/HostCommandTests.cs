@@ -47,7 +47,9 @@ public sealed class HostCommandTests
     [InlineData("frobnicate", 153, "Unrecognized command or argument 'frobnicate'")]
     public async Task Wrong_uses_are_told_what_is_wrong(string line, int status, string words)
     {
-        await using var host = await new HostFixture().StartAsync(Two.Replace("a { template = t }", "a { template = t, start = manual }", StringComparison.Ordinal));
+        await using var host =
+            await new HostFixture()
+                .StartAsync(Two.Replace("a { template = t }", "a { template = t, start = manual }", StringComparison.Ordinal));
         var answer = await host.CommandAsync(line);
         Assert.Equal((status, ""), (answer.Status, answer.Output));
         Assert.Contains(words, answer.Errors, StringComparison.Ordinal);
@@ -91,9 +93,11 @@ public sealed class HostCommandTests
     {
         await using var host = await new HostFixture().StartAsync(Two);
         await host.CommandAsync("console a", "p");
-        await host.EventuallyAsync(async () => (await host.CommandAsync("ps")).Output.Contains("failed", StringComparison.Ordinal), "the panic is seen");
+        await host.EventuallyAsync(async () => (await host.CommandAsync("ps")).Output.Contains("failed", StringComparison.Ordinal),
+            "the panic is seen");
         using var vms = JsonDocument.Parse((await host.CommandAsync("ps --json")).Output);
-        Assert.Equal(("guest panic", 34), (vms.RootElement[0].GetProperty("lastCause").GetString(), vms.RootElement[0].GetProperty("lastExitCode").GetInt32()));
+        Assert.Equal(("guest panic", 34),
+            (vms.RootElement[0].GetProperty("lastCause").GetString(), vms.RootElement[0].GetProperty("lastExitCode").GetInt32()));
         await host.CommandAsync("start a");
         Assert.EndsWith("pWelcome to ActorVmm\r\nREADY\r\n", (await host.CommandAsync("logs a")).Output, StringComparison.Ordinal);
         var events = (await host.CommandAsync("events --vm a")).Output;
@@ -104,10 +108,13 @@ public sealed class HostCommandTests
     public async Task A_reload_starts_what_is_new_stops_what_is_gone_and_says_what_needs_a_restart()
     {
         await using var host = await new HostFixture().StartAsync(Two);
-        host.Here.Write("fleet.conf", Two.Replace("a {", "c {", StringComparison.Ordinal).Replace("memory.size-mib = 16", "memory.size-mib = 17", StringComparison.Ordinal));
+        host.Here.Write("fleet.conf",
+            Two.Replace("a {", "c {", StringComparison.Ordinal).Replace("memory.size-mib = 16", "memory.size-mib = 17",
+                StringComparison.Ordinal));
         await host.CommandAsync("start b");
 
-        Assert.Equal((0, "added    c\nremoved  a\nchanged  b: takes effect with actorvmm restart b\n", ""), await host.CommandAsync("reload"));
+        Assert.Equal((0, "added    c\nremoved  a\nchanged  b: takes effect with actorvmm restart b\n", ""),
+            await host.CommandAsync("reload"));
         Assert.Contains("running (needs restart)", (await host.CommandAsync("ps")).Output, StringComparison.Ordinal);
         await host.CommandAsync("restart b");
         Assert.Contains("0/17 MiB", (await host.CommandAsync("ps")).Output, StringComparison.Ordinal);
@@ -140,7 +147,8 @@ public sealed class HostCommandTests
         await using var host = new HostFixture();
         var bash = (await host.CommandAsync("completion bash")).Output;
         var zsh = (await host.CommandAsync("completion zsh")).Output;
-        foreach (var command in (string[])["demo", "run", "check", "doctor", "host", "ps", "start", "stop", "pause", "resume", "kill", "restart", "rm",
+        foreach (var command in (string[])["demo", "run", "check", "doctor", "host", "ps", "start", "stop", "pause", "resume", "kill",
+            "restart", "rm",
             "logs", "console", "top", "tree", "inspect", "events", "pulse", "inject", "reload", "create", "completion"])
         {
             var help = await host.CommandAsync($"{command} --help");

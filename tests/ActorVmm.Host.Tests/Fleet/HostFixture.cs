@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.Net.Sockets;
-using ActorVmm.Actors;
 using ActorVmm.Host.Commands;
 using ActorVmm.Host.Fleet;
 
@@ -19,7 +18,8 @@ internal sealed class HostFixture : IAsyncDisposable
     public HostFixture(IVmHostFactory? host = null)
     {
         Services = new HostServices(
-            new HypervisorCatalog(("kvm", () => new FakeKvm(usable: false)), ("soft", () => new FakeHypervisor("soft"))), host ?? new FakeVmHost());
+            new HypervisorCatalog(("kvm", () => new FakeKvm(usable: false)), ("soft", () => new FakeHypervisor("soft"))),
+                host ?? new FakeVmHost());
         _daemon = new HostDaemon(Services, new ConsoleDescriptors(0, 1, _daemonErrors, _ => { }));
     }
 
@@ -36,7 +36,8 @@ internal sealed class HostFixture : IAsyncDisposable
         if (token is not null) _here.Write("token", token + "\n");
         var port = token is null ? (int?)null : FreePort();
         Port = port;
-        _running = _daemon.RunAsync(new HostOptions(ConfigPath, Socket, port, token is null ? null : Path.Combine(_here.Path, "token"), Verbose: false));
+        _running = _daemon.RunAsync(new HostOptions(ConfigPath, Socket, port, token is null ? null : Path.Combine(_here.Path, "token"),
+            Verbose: false));
         await Task.WhenAny(_running, _daemon.Ready.Task).WaitAsync(Patience);
         Assert.False(_running.IsCompleted, DaemonErrors);
         return this;

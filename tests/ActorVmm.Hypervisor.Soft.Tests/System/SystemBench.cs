@@ -18,9 +18,10 @@ internal sealed unsafe class SystemBench : IDisposable
     private readonly SoftMachine _machine;
     private readonly Op* _op;
 
-    public SystemBench()
+    /// <param name="compileThreshold">See <see cref="SoftOptions.CompileThreshold"/>.</param>
+    public SystemBench(int compileThreshold = SoftOptions.DefaultThreshold)
     {
-        _machine = new SoftMachine(new MachineOptions(_memory, 1));
+        _machine = new SoftMachine(new MachineOptions(_memory, 1) { CompileThreshold = compileThreshold });
         Cpu = ((SoftVcpu)_machine.Vcpus[0]).Cpu;
         // SAFETY: one zeroed op, freed in Dispose; the code under test reads its address fields only.
         _op = (Op*)NativeMemory.AllocZeroed((nuint)sizeof(Op));

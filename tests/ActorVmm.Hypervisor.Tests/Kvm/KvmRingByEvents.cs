@@ -30,7 +30,8 @@ public sealed class KvmRingByEvents : Conformance<KvmSubject>
         using var line = new IrqfdLine(irqfd, poller);
         var type = new EchoDevice(RingGuest.QueueSize);
         var device = new VirtioMmio(type, new VirtioLedger(type.QueueSizes), guest.Memory, line);
-        using var doorbell = machine.TryCreateDoorbell(new DoorbellAddress(Window + (ulong)MmioRegister.QueueNotify, IsPort: false, Size: 4, Match: 0))
+        using var doorbell = machine.TryCreateDoorbell(new DoorbellAddress(Window + (ulong)MmioRegister.QueueNotify, IsPort: false,
+            Size: 4, Match: 0))
             ?? throw new InvalidOperationException("KVM makes doorbells");
         using var watch = poller.Watch(doorbell.FileDescriptor, () => { lock (device) device.OnDoorbell(0); });
 

@@ -26,7 +26,8 @@ public sealed partial class ScriptedDoorbell : IDoorbell
     {
         ulong one = 1;
         // SAFETY: eight bytes of a local.
-        if (Write(FileDescriptor, &one, sizeof(ulong)) != sizeof(ulong)) throw new InvalidOperationException(Marshal.GetLastPInvokeErrorMessage());
+        if (Write(FileDescriptor, &one, sizeof(ulong)) != sizeof(ulong))
+            throw new InvalidOperationException(Marshal.GetLastPInvokeErrorMessage());
     }
 
     public void Dispose()

@@ -6,7 +6,7 @@ namespace ActorVmm.Testing.Guests;
 public sealed partial class TinyGuest
 {
     // Only so that a broken hypervisor fails its test instead of hanging it.
-    private static readonly TimeSpan SafetyNet = TimeSpan.FromSeconds(30);
+    private static readonly TimeSpan SafetyNet = TimeSpan.FromSeconds(120);
 
     private readonly Lock _lock = new();
 

@@ -12,7 +12,7 @@ namespace ActorVmm.Testing.Virtio;
 /// <param name="window">Where the device's registers are, guest physical.</param>
 public sealed class DrivenGuest(ulong window) : IBusDevice, IDisposable
 {
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(20);
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(120);
 
     private readonly BlockingCollection<Access> _accesses = [];
 

@@ -4,8 +4,8 @@ using ActorVmm.Devices.Virtio.Queue;
 namespace ActorVmm.Testing.Virtio;
 
 /// <summary>
-/// The smallest device type that does something: copies a request's readable bytes into its writable ones, at once or when the test plays the
-/// backend. Its configuration space is eight bytes that the driver may write, and its state is one byte of it.
+/// The smallest device type that does something: copies a request's readable bytes into its writable ones, at once or when the test plays
+/// the backend. Its configuration space is eight bytes that the driver may write, and its state is one byte of it.
 /// </summary>
 /// <param name="queueSizes">One queue for each.</param>
 public sealed class EchoDevice(params IReadOnlyList<ushort> queueSizes) : IVirtioDevice

@@ -76,7 +76,8 @@ public sealed class GuestRing
         AvailableIndex = _lastUsed = _published = 0;
         foreach (var (start, end) in ((GuestAddress, GuestAddress)[])[(Descriptors, Available), (Available, Used), (Used, Tables)])
         {
-            if (!_memory.TrySliceForWrite(start, (int)(end.Value - start.Value), out var bytes)) throw new InvalidOperationException("no RAM");
+            if (!_memory.TrySliceForWrite(start, (int)(end.Value - start.Value), out var bytes))
+                throw new InvalidOperationException("no RAM");
             bytes.Clear();
         }
     }

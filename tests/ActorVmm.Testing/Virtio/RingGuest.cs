@@ -6,8 +6,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace ActorVmm.Testing.Virtio;
 
 /// <summary>
-/// Machine code that drives a ring of an echo device by itself: initializes it, and then, round by round, makes one request available, rings
-/// the doorbell, waits for the answer, and looks at it. It reports the rounds that were right, then the interrupts that it served.
+/// Machine code that drives a ring of an echo device by itself: initializes it, and then, round by round, makes one request available,
+/// rings the doorbell, waits for the answer, and looks at it. It reports the rounds that were right, then the interrupts that it served.
 /// </summary>
 public static class RingGuest
 {

@@ -10,7 +10,8 @@ using ActorVmm.Testing.Guests;
 
 namespace ActorVmm.Testing.Virtio;
 
-/// <summary>A whole VM, actors and all, whose guest is a <see cref="RingGuest"/> and whose one device is an <see cref="EchoDevice"/>.</summary>
+/// <summary>A whole VM, actors and all, whose guest is a <see cref="RingGuest"/> and whose one device is an <see
+/// cref="EchoDevice"/>.</summary>
 public sealed class RingVm : IAsyncDisposable, IGuestLoader, IExitHandler, IByteSink, IConsoleInput
 {
     /// <summary>The device's registers.</summary>
@@ -28,7 +29,8 @@ public sealed class RingVm : IAsyncDisposable, IGuestLoader, IExitHandler, IByte
     private RingVm(int rounds, bool polls)
     {
         (_rounds, _polls) = (rounds, polls);
-        _host = VmHost.Create(ConfigurationFactory.ParseString("akka.loglevel = OFF\nactorvmm.supervision { max-retries = 1000, within = 1s }"), this);
+        const string Settings = "akka.loglevel = OFF\nactorvmm.supervision { max-retries = 1000, within = 1s }";
+        _host = VmHost.Create(ConfigurationFactory.ParseString(Settings), this);
     }
 
     /// <summary>What the guest reported.</summary>
@@ -50,7 +52,8 @@ public sealed class RingVm : IAsyncDisposable, IGuestLoader, IExitHandler, IByte
         var ring = new RingVm(rounds, polls);
         try
         {
-            var spec = new VmSpec { Name = "ring", Kernel = new KernelSpec { Path = "none" }, MemoryMib = (int)(GuestLayout.MemorySize >> 20) };
+            var spec = new VmSpec { Name = "ring", Kernel = new KernelSpec { Path = "none" },
+                MemoryMib = (int)(GuestLayout.MemorySize >> 20) };
             ring._vm = await ring._host.StartAsync(spec, hypervisor, new VmConsole(ring, ring), ring,
             [
                 parts =>

@@ -69,7 +69,8 @@ internal sealed partial class VmActor
     {
         if (!_saved.TryAdd(saved.Unit, saved.State) || _saved.Count < _deviceCount) return;
         var machine = _parts!.Machine;
-        _ = Task.Run(machine.Save).PipeTo(Self, Self, static state => new MachineSaved(state), static cause => new PulseFailed(cause.Message));
+        _ = Task.Run(machine.Save).PipeTo(Self, Self, static state => new MachineSaved(state),
+            static cause => new PulseFailed(cause.Message));
     }
 
     private void ResetAll()

@@ -1,8 +1,6 @@
 using System.Numerics;
 using System.Runtime.InteropServices;
-using System.Text;
 using ActorVmm.Devices.Virtio.Queue;
-using ActorVmm.Memory;
 
 namespace ActorVmm.Devices.Virtio.Block;
 

@@ -9,8 +9,8 @@ namespace ActorVmm.Devices.Virtio.Mmio;
 /// <param name="DeviceState">Bytes of the type, or null.</param>
 /// <param name="ConfigGeneration">Changes of configuration space.</param>
 /// <param name="NeedsReset">Why it asks to be reset, or null.</param>
-public sealed record VirtioState(uint DeviceId, VirtioRegisters Registers, IReadOnlyList<QueueState> Queues, IReadOnlyList<byte>? DeviceState,
-    uint ConfigGeneration, string? NeedsReset);
+public sealed record VirtioState(uint DeviceId, VirtioRegisters Registers, IReadOnlyList<QueueState> Queues,
+    IReadOnlyList<byte>? DeviceState, uint ConfigGeneration, string? NeedsReset);
 
 /// <summary>Save and restore.</summary>
 public sealed partial class VirtioMmio
@@ -20,8 +20,8 @@ public sealed partial class VirtioMmio
         _ledger.HasDeviceState ? [.. _ledger.DeviceState] : null, _ledger.ConfigGeneration, _ledger.NeedsReset);
 
     /// <summary>
-    /// Takes over a saved state; null, or why it cannot be right, and then nothing has changed. Requests that were in flight are begun again
-    /// by <see cref="Resume"/>, which the owner calls next.
+    /// Takes over a saved state; null, or why it cannot be right, and then nothing has changed. Requests that were in flight are begun
+    /// again by <see cref="Resume"/>, which the owner calls next.
     /// </summary>
     public string? Restore(VirtioState state)
     {

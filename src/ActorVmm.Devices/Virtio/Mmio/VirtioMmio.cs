@@ -9,8 +9,8 @@ namespace ActorVmm.Devices.Virtio.Mmio;
 /// </summary>
 /// <remarks>
 /// A fresh instance upon a ledger that is in use takes over where the last one failed: registers from the checkpoint, requests from the
-/// ledger. The device type is activated at the first access that needs it, so that its failure is that of a message and not of a constructor,
-/// and plain registers answer although the type fails again and again.
+/// ledger. The device type is activated at the first access that needs it, so that its failure is that of a message and not of a
+/// constructor, and plain registers answer although the type fails again and again.
 /// </remarks>
 public sealed partial class VirtioMmio : IBusDevice, IDeviceState<VirtioRegisters>, ITimedDevice, IVirtioPort
 {

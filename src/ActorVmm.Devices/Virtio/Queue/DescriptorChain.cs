@@ -5,8 +5,8 @@ namespace ActorVmm.Devices.Virtio.Queue;
 
 /// <summary>
 /// One request as the driver made it available: device-readable buffers first, then device-writable ones. Belongs to its queue, which uses
-/// it again once the request is completed, and to the device's thread: a backend on another thread gets the <see cref="Id"/> and copies of the
-/// segments. Offsets count bytes from the first buffer of the direction. Nothing here throws for what a guest does.
+/// it again once the request is completed, and to the device's thread: a backend on another thread gets the <see cref="Id"/> and copies of
+/// the segments. Offsets count bytes from the first buffer of the direction. Nothing here throws for what a guest does.
 /// </summary>
 public sealed class DescriptorChain
 {
@@ -32,7 +32,8 @@ public sealed class DescriptorChain
     /// </summary>
     public int Attempts { get; internal set; }
 
-    /// <summary>True where the device failed twice with this request in flight: it is to be answered with an error, and not tried.</summary>
+    /// <summary>True where the device failed twice with this request in flight: it is to be answered with an error, and not
+    /// tried.</summary>
     public bool IsSuspect => Attempts > 2;
 
     /// <summary>Device-readable buffers.</summary>
@@ -102,7 +103,8 @@ public sealed class DescriptorChain
         return Locate(Readable, offset, count, out var at) && _memory.TrySlice(at, count, out bytes);
     }
 
-    /// <summary>A view of writable bytes; false where they are not all in one buffer. Call <see cref="Written"/> when they are there.</summary>
+    /// <summary>A view of writable bytes; false where they are not all in one buffer. Call <see cref="Written"/> when they are
+    /// there.</summary>
     public bool TrySliceForWrite(ulong offset, int count, out Span<byte> bytes)
     {
         bytes = default;

@@ -3,8 +3,8 @@ using ActorVmm.Memory;
 namespace ActorVmm.Devices.Virtio.Queue;
 
 /// <summary>
-/// One request in flight, for a backend to give back with its result. Never used twice: after a reset, or after the device was restarted, what
-/// the backend still answers finds no request and is dropped.
+/// One request in flight, for a backend to give back with its result. Never used twice: after a reset, or after the device was restarted,
+/// what the backend still answers finds no request and is dropped.
 /// </summary>
 /// <param name="Queue">The queue's index.</param>
 /// <param name="Head">The chain's first descriptor.</param>

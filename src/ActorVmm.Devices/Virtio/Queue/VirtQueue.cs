@@ -65,8 +65,8 @@ public sealed partial class VirtQueue
     public QueueLedger Ledger => _ledger;
 
     /// <summary>
-    /// The next request: one that a failed instance had begun, oldest first; else the next that the driver made available. False where there
-    /// is none now; the driver then rings the doorbell for the next. A driver's mistake breaks the queue, and is false as well.
+    /// The next request: one that a failed instance had begun, oldest first; else the next that the driver made available. False where
+    /// there is none now; the driver then rings the doorbell for the next. A driver's mistake breaks the queue, and is false as well.
     /// </summary>
     public bool TryTake([NotNullWhen(true)] out DescriptorChain? chain)
     {

@@ -12,13 +12,14 @@ internal sealed unsafe partial class BlockCompiler
     /// <summary>Emits one instruction; false where it stays with tier 0 (what was emitted is taken back).</summary>
     private bool TryInstruction(in Instruction i)
     {
-        if (i.IsInvalid || i.HasLockPrefix) return false;
+        if (i.IsInvalid) return false;
         if (i.Mnemonic is Mnemonic.Nop or Mnemonic.Endbr64) return true;
         for (var n = 0; n < i.OpCount; n++)
         {
             if (i.GetOpKind(n) == OpKind.Memory && !AddressFits(i)) return false;
             if (i.GetOpKind(n) == OpKind.Register && !i.GetOpRegister(n).IsGPR()) return false;
         }
+        if (i.HasLockPrefix) return TryAtomic(i);
         switch (i.Mnemonic)
         {
             case Mnemonic.Mov: return Move(i);
@@ -45,11 +46,20 @@ internal sealed unsafe partial class BlockCompiler
             case Mnemonic.Ror: return Rotate(i, 1);
             case Mnemonic.Imul when i.OpCount > 1: return Multiply(i);
             case Mnemonic.Mul or Mnemonic.Imul: return MultiplyWide(i);
-            case Mnemonic.Bt: return BitTest(i);
+            case Mnemonic.Bt: return BitTest(i, 0);
+            case Mnemonic.Bts: return BitTest(i, 1);
+            case Mnemonic.Btr: return BitTest(i, 2);
+            case Mnemonic.Btc: return BitTest(i, 3);
+            case Mnemonic.Bsf: return BitScan(i, 0x0FBC);
+            case Mnemonic.Bsr: return BitScan(i, 0x0FBD);
+            case Mnemonic.Cmpxchg: return CompareExchange(i);
+            case Mnemonic.Xadd: return ExchangeAdd(i);
+            case Mnemonic.Cli: return InterruptFlag(set: false);
+            case Mnemonic.Sti: return InterruptFlag(set: true);
             case Mnemonic.Bswap: return ByteSwap(i);
             case Mnemonic.Cdqe or Mnemonic.Cwde: return ExtendAccumulator(i);
             case Mnemonic.Cdq or Mnemonic.Cqo: return SignToRdx(i);
-            case Mnemonic.Xchg: return Exchange(i);
+            case Mnemonic.Xchg: return IsMemory(i, 0) || IsMemory(i, 1) ? ExchangeMemory(i) : Exchange(i);
         }
         return TryControl(i);
     }
@@ -422,6 +432,7 @@ internal sealed unsafe partial class BlockCompiler
             Copy(RegisterMap.FlagA, RegisterMap.OldFlagA);
             Copy(RegisterMap.FlagB, RegisterMap.OldFlagB);
             Copy(RegisterMap.FlagR, RegisterMap.OldFlagR);
+            Copy(RegisterMap.FlagRotated, RegisterMap.OldFlagRotated);
             _e.Memory(4, 0x0FB6, Host.Rcx, RegisterMap.At(RegisterMap.FlagCarry));
             _e.Store(1, RegisterMap.At(RegisterMap.OldFlagCarry), Host.Rcx);
             _e.Bind(same);

@@ -59,20 +59,36 @@ internal sealed unsafe partial class BlockCompiler
         return true;
     }
 
-    /// <summary>Rotates by an immediate change CF and OF alone; covered where nobody sees them.</summary>
+    /// <summary>Rotates by an immediate change CF and OF alone, which follow from the result: that is kept beside the flags so far.</summary>
     private bool Rotate(in Instruction i, int kind)
     {
         var bytes = SizeOf(i, 0);
-        if (!IsRegister(i, 0) || IsHighByte(i.Op0Register) || IsRegister(i, 1) || !FlagsDead) return false;
+        if (!IsRegister(i, 0) || IsHighByte(i.Op0Register) || IsRegister(i, 1)) return false;
         var count = (int)i.GetImmediate(1) & (bytes == 8 ? 63 : 31);
         if (count == 0) return false;
         var to = Number(i.Op0Register);
         // ZF and the others stay what they are.
         LoseHostFlags();
-        BeforeWrite(to);
+        var dead = FlagsDead;
+        if (dead) BeforeWrite(to);
+        else StoreFlags();
         var into = OpenDestination(to);
         _e.Shift(kind, bytes, into, count);
         CloseDestination(to, bytes, into);
+        if (dead) return true;
+        var flagKind = RegisterMap.At(RegisterMap.FlagKind);
+        var bits = CompiledFlags.RotateBits(kind == 1, bytes);
+        if (_flags is { Known: true, OnlyCarry: false })
+        {
+            _e.StoreImmediate(4, flagKind, (int)CompiledFlags.Kind(_flags.Form, _flags.Bytes) | bits);
+        }
+        else
+        {
+            _e.AluImmediate(AluAnd, 4, flagKind, CompiledFlags.CarryKept - 1);
+            _e.AluImmediate(AluOr, 4, flagKind, bits);
+        }
+        _e.Store(8, RegisterMap.At(RegisterMap.FlagRotated), into);
+        FlagsUnknown();
         return true;
     }
 
@@ -137,21 +153,23 @@ internal sealed unsafe partial class BlockCompiler
         return true;
     }
 
-    /// <summary>BT of a register, or of memory by an immediate: CF alone changes.</summary>
-    private bool BitTest(in Instruction i)
+    /// <summary>BT and its kin on a register, BT of memory by an immediate: CF alone changes.</summary>
+    private bool BitTest(in Instruction i, int kind)
     {
         var bytes = SizeOf(i, 0);
-        if (IsMemory(i, 0) && IsRegister(i, 1)) return false;
+        if (IsMemory(i, 0) && (IsRegister(i, 1) || kind != 0)) return false;
         if (IsMemory(i, 0)) Access(i, bytes, write: false);
         LoseHostFlags();
-        if (FlagsDead) return true; // a load that may fault, and nothing that anybody sees; ZF stays
+        if (FlagsDead && kind == 0) return true; // a load that may fault, and nothing that anybody sees; ZF stays
         StoreFlagsKeeping(Host.Rax, IsMemory(i, 0));
-        _e.AluImmediate(AluOr, 4, RegisterMap.At(RegisterMap.FlagKind), CompiledFlags.CarryKept);
+        if (!FlagsDead) _e.AluImmediate(AluOr, 4, RegisterMap.At(RegisterMap.FlagKind), CompiledFlags.CarryKept);
         var value = Host.Rax;
         if (IsMemory(i, 0)) _e.Load(bytes, Host.Rax, new HostAddress(Host.Rax));
-        else value = Read(Number(i.Op0Register), Host.Rax);
-        if (IsRegister(i, 1)) _e.Registers(bytes, 0x0FA3, Read(Number(i.Op1Register), Host.Rdx), value);
-        else _e.BitTestImmediate(bytes, value, (int)i.GetImmediate(1) & (8 * bytes - 1));
+        else value = OpenDestination(Number(i.Op0Register));
+        if (IsRegister(i, 1)) _e.Registers(bytes, 0x0FA3 | (kind << 3), Read(Number(i.Op1Register), Host.Rdx), value);
+        else _e.BitTestImmediate(kind, bytes, value, (int)i.GetImmediate(1) & (8 * bytes - 1));
+        if (kind != 0) CloseDestination(Number(i.Op0Register), bytes, value);
+        if (FlagsDead) return true;
         _flags = new Pending { Known = true, Dirty = true, OnlyCarry = true, CarryInHost = true };
         return true;
     }

@@ -135,7 +135,8 @@ internal sealed unsafe partial class BlockCompiler
         // OF is undefined behind these: what tier 0 makes of it counts, not the host.
         if (_flags.Form >= CompiledForm.ShiftLeft && _flags.Form <= CompiledForm.Product && condition is 0 or 1 or >= 12) return false;
         if (_hostFlags && (!carry || _hostCarry)) return true;
-        if (!_flags.Known || _flags.OnlyCarry && !carry) return false;
+        if (!_flags.Known) return RestoreUnknown();
+        if (_flags.OnlyCarry && !carry) return false;
         if (_flags.OnlyCarry)
         {
             if ((condition & ~1) == 6) return false;
@@ -147,6 +148,17 @@ internal sealed unsafe partial class BlockCompiler
         }
         CaptureCarry(ref _flags);
         return Recreate(condition);
+    }
+
+    /// <summary>The flags of another block: their form is looked up when they are asked for.</summary>
+    private bool RestoreUnknown()
+    {
+        var done = _e.LeaCode(Host.Rdx);
+        _e.JumpTo(_stubs.RestoreFlags);
+        _bails.Add(new Bail((nuint)_e.Jump(), _firstOp[_at], default));
+        _e.Bind(done);
+        _hostFlags = _hostCarry = true;
+        return true;
     }
 
     private bool Recreate(int condition)

@@ -1,5 +1,3 @@
-using Iced.Intel;
-
 namespace ActorVmm.Hypervisor.Soft.Cpu.Compiler;
 
 /// <summary>A jump from one compiled block to another that can be patched, or the way to find its target.</summary>
@@ -54,9 +52,6 @@ internal sealed unsafe partial class BlockCompiler
 
     public ulong Left { get; private set; }
 
-    /// <summary>What tier 0 still does, by mnemonic; for profiling.</summary>
-    public Dictionary<Mnemonic, int> LeftByMnemonic { get; } = [];
-
     /// <summary>
     /// Compiles; afterwards <see cref="Block.Code"/> and the handlers of the ops lead into the new code. False where it is not worth it: the
     /// block stays with tier 0.
@@ -100,7 +95,6 @@ internal sealed unsafe partial class BlockCompiler
             _edges.RemoveRange(edges, _edges.Count - edges);
             (_flags, _hostFlags, _hostCarry) = (flags, hostFlags, hostCarry);
             Left++;
-            LeftByMnemonic[i.Mnemonic] = LeftByMnemonic.GetValueOrDefault(i.Mnemonic) + 1;
             if (_at == 0) firstLeft = true;
             if (inCode) LeaveAt(_firstOp[_at]);
             inCode = false;

@@ -13,6 +13,19 @@ internal static unsafe class CompiledFlags
     /// <summary>Added to any kind, also tier 0's: CF is the low bit of <see cref="CpuState.FlagCarry"/> instead.</summary>
     public const int CarryKept = 0x100;
 
+    /// <summary>Added to any kind: CF and OF are those of a rotate with the result <see cref="CpuState.FlagRotated"/>.</summary>
+    public const int Rotated = 0x200;
+
+    /// <summary>With <see cref="Rotated"/>: to the right. The log2 of the width is in the two bits above.</summary>
+    public const int RotatedRight = 0x400;
+
+    private const int RotatedWidthShift = 11;
+
+    private const int KindMask = CarryKept - 1;
+
+    public static int RotateBits(bool right, int bytes) =>
+        Rotated | (right ? RotatedRight : 0) | (System.Numerics.BitOperations.Log2((uint)bytes) << RotatedWidthShift);
+
     public static FlagKind Kind(CompiledForm form, int bytes) => (FlagKind)(First + 4 * (int)form + System.Numerics.BitOperations.Log2((uint)bytes));
 
     /// <summary>A handler in front of another: fixes the flags and goes on.</summary>
@@ -32,8 +45,10 @@ internal static unsafe class CompiledFlags
     /// <summary>Brings the flags into tier 0's form.</summary>
     public static void Normalize(CpuState* s)
     {
-        var kind = (int)s->FlagKind & ~CarryKept;
-        var kept = ((int)s->FlagKind & CarryKept) != 0;
+        var kind = (int)s->FlagKind & KindMask;
+        var more = (int)s->FlagKind & ~KindMask;
+        var rotated = s->FlagRotated;
+        var carry = s->FlagCarry & Flags.Cf; // an INC or DEC below uses its place
         s->FlagKind = (FlagKind)kind;
         if (kind >= First)
         {
@@ -41,7 +56,20 @@ internal static unsafe class CompiledFlags
             // An INC over other flags brings those into order first; that does not touch what is read here.
             Decode(s, form, width, s->FlagA, s->FlagB, Extend(s->FlagR, width));
         }
-        if (kept) Flags.Change(s, Flags.Cf, s->FlagCarry & Flags.Cf);
+        if ((more & Rotated) != 0)
+        {
+            var width = (more >> RotatedWidthShift) & 3;
+            Rotate(s, Extend(rotated, width), 8 << width, (more & RotatedRight) != 0);
+        }
+        if ((more & CarryKept) != 0) Flags.Change(s, Flags.Cf, carry);
+    }
+
+    private static void Rotate(CpuState* s, long result, int bits, bool right)
+    {
+        var sign = result < 0 ? 1u : 0;
+        var carry = right ? sign : (uint)result & 1;
+        var overflow = sign ^ (right ? (uint)(result >> (bits - 2)) & 1 : carry);
+        Flags.Change(s, Flags.Cf | Flags.Of, carry | (overflow != 0 ? Flags.Of : 0));
     }
 
     private static long Extend(long value, int width) => width switch { 0 => (sbyte)value, 1 => (short)value, 2 => (int)value, _ => value };
@@ -101,7 +129,15 @@ internal static unsafe class CompiledFlags
     /// <summary>CF of the flags put aside by an increment.</summary>
     private static long OldCarry(CpuState* s)
     {
-        (s->FlagA, s->FlagB, s->FlagR, s->FlagKind, s->FlagCarry) = (s->OldFlagA, s->OldFlagB, s->OldFlagR, s->OldFlagKind, s->OldFlagCarry);
+        // What was laid over them has the say on CF. They may then be an increment's themselves, whose own old flags are gone.
+        var more = (int)s->OldFlagKind;
+        if ((more & CarryKept) != 0) return s->OldFlagCarry & 1;
+        if ((more & Rotated) != 0)
+        {
+            var result = Extend(s->OldFlagRotated, (more >> RotatedWidthShift) & 3);
+            return (more & RotatedRight) != 0 ? result >>> 63 : result & 1;
+        }
+        (s->FlagA, s->FlagB, s->FlagR, s->FlagKind) = (s->OldFlagA, s->OldFlagB, s->OldFlagR, s->OldFlagKind);
         Normalize(s);
         return Flags.Carry(s) ? 1 : 0;
     }

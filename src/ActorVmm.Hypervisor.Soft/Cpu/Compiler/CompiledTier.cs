@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Runtime.InteropServices;
 
 namespace ActorVmm.Hypervisor.Soft.Cpu.Compiler;
@@ -108,6 +109,10 @@ internal sealed unsafe class CompiledTier : IDisposable
         _nextLink = _links;
         JumpCache.Flush();
     }
+
+    public override string ToString() => string.Create(CultureInfo.InvariantCulture,
+        $"{Compilations} compiled, {UsedBytes >> 10} of {CodeBytes >> 10} KiB of machine code, {JumpCache.Flushes} jump cache flushes, ") +
+        string.Create(CultureInfo.InvariantCulture, $"{_compiler.Covered} instructions covered, {_compiler.Left} left to tier 0");
 
     public void Dispose()
     {

@@ -190,6 +190,13 @@ internal sealed unsafe class Emitter
         Immediate(small ? 1 : size, value);
     }
 
+    /// <summary>As above, with LOCK.</summary>
+    public void AluImmediateLocked(int kind, int size, HostAddress to, int value)
+    {
+        Byte(0xF0);
+        AluImmediate(kind, size, to, value);
+    }
+
     /// <summary>SUB with a 32-bit immediate whatever its value: the head of a block has a fixed length.</summary>
     public void SubtractWide(Host to, int value)
     {
@@ -226,10 +233,10 @@ internal sealed unsafe class Emitter
         Immediate(size, value);
     }
 
-    /// <summary>BT r/m, imm8.</summary>
-    public void BitTestImmediate(int size, Host r, int bit)
+    /// <summary>BT 0, BTS 1, BTR 2, BTC 3 r/m, imm8.</summary>
+    public void BitTestImmediate(int kind, int size, Host r, int bit)
     {
-        Registers(size, 0x0FBA, (Host)4, r);
+        Registers(size, 0x0FBA, (Host)(4 + kind), r);
         Byte(bit);
     }
 
@@ -238,6 +245,9 @@ internal sealed unsafe class Emitter
         var rex = (size == 8 ? 0x48 : 0) | ((int)r >= 8 ? 0x41 : 0);
         Opcode(4, 0x0FC8 | ((int)r & 7), rex);
     }
+
+    /// <summary>An entry of a table of distances.</summary>
+    public void Distance(long value) => Int32((int)value);
 
     // --- jumps ---
 

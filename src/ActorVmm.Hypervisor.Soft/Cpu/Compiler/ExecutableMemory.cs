@@ -57,6 +57,12 @@ internal sealed unsafe partial class ExecutableMemory : IDisposable
         }
     }
 
+    /// <summary>
+    /// Lets a waiting garbage collection in. The collector cannot stop a thread inside machine code that it does not know, only between two
+    /// calls of it, and may miss that moment often: the way back from a native function is where a thread always looks.
+    /// </summary>
+    public static void GiveWayToCollector() => _ = PageSize();
+
     private static string? Unsupported()
     {
         if (RuntimeInformation.ProcessArchitecture != Architecture.X64) return $"the host is {RuntimeInformation.ProcessArchitecture}, not x64";
@@ -86,6 +92,9 @@ internal sealed unsafe partial class ExecutableMemory : IDisposable
 
     [LibraryImport("libc", EntryPoint = "munmap", SetLastError = true)]
     private static partial int Munmap(void* address, nuint length);
+
+    [LibraryImport("libc", EntryPoint = "getpagesize")]
+    private static partial int PageSize();
 
     [LibraryImport("libc", EntryPoint = "close")]
     private static partial int Close(int file);

@@ -32,9 +32,9 @@ internal static unsafe class RegisterMap
     // Offsets of fields in the state.
     public static readonly int Rip, BudgetOffset, Attention, FlagA, FlagB, FlagR,
         FlagKind, FlagCarry, OldFlagA, OldFlagB, OldFlagR, OldFlagKind,
-        OldFlagCarry, SystemFlags, Page, JumpCache, TlbRead, TlbWrite,
+        OldFlagCarry, FlagRotated, OldFlagRotated, SystemFlags, Page, JumpCache, TlbRead, TlbWrite,
         TlbCode, Cpl, Transfer, BlockHash, ExitOp, Saved,
-        FixFlags, FixFlagsThenHandler, Handler, DispatchOp, Xmm;
+        FixFlags, FixFlagsThenHandler, Handler, InterruptWaiting, DispatchOp, Xmm;
 
     static RegisterMap()
     {
@@ -67,6 +67,9 @@ internal static unsafe class RegisterMap
         Saved = (int)((byte*)s->Saved - (byte*)s);
         FixFlagsThenHandler = (int)((byte*)&s->FixFlagsThenHandler - (byte*)s);
         Handler = (int)((byte*)&s->Handler - (byte*)s);
+        InterruptWaiting = (int)((byte*)&s->InterruptWaiting - (byte*)s);
+        FlagRotated = (int)((byte*)&s->FlagRotated - (byte*)s);
+        OldFlagRotated = (int)((byte*)&s->OldFlagRotated - (byte*)s);
         FixFlags = (int)((byte*)&s->FixFlags - (byte*)s);
         DispatchOp = (int)((byte*)&s->DispatchOp - (byte*)s);
         Xmm = (int)((byte*)s->Xmm - (byte*)s);

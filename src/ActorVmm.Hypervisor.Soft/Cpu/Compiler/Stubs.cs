@@ -25,6 +25,12 @@ internal sealed unsafe class Stubs
     /// <summary>The same for an op whose handler is in <see cref="CpuState.Handler"/>, because the op itself leads back into compiled code.</summary>
     public byte* LeaveDisplaced { get; private init; }
 
+    /// <summary>
+    /// RDX = where to go on with the guest's flags in the host's, from whatever form the state has them in; where that form is a rare one,
+    /// five bytes before RDX instead, where a jump leaves to tier 0.
+    /// </summary>
+    public byte* RestoreFlags { get; private init; }
+
     /// <summary>RAX = target: goes there through the code TLB and the block table, or leaves.</summary>
     public byte* Dispatch { get; private init; }
 
@@ -40,7 +46,8 @@ internal sealed unsafe class Stubs
         EmitLeave(e, displaced: true);
         var dispatch = e.Here;
         EmitDispatch(e, leave);
-        return new Stubs { EnterBlock = enter, Resume = resume, Leave = leave, LeaveDisplaced = leaveDisplaced, Dispatch = dispatch };
+        var restore = EmitRestoreFlags(e);
+        return new Stubs { RestoreFlags = restore, EnterBlock = enter, Resume = resume, Leave = leave, LeaveDisplaced = leaveDisplaced, Dispatch = dispatch };
     }
 
     private static HostAddress FromStart(int offset) => new(Host.Rdi, offset);
@@ -85,6 +92,77 @@ internal sealed unsafe class Stubs
         e.JumpMemory(displaced ? FromStart(RegisterMap.Handler) : new HostAddress(Host.Rsi));
         e.Bind(fix);
         e.JumpMemory(FromStart(displaced ? RegisterMap.FixFlagsThenHandler : RegisterMap.FixFlags));
+    }
+
+    private static byte* EmitRestoreFlags(Emitter e)
+    {
+        var pieces = stackalloc byte*[RestoredKinds];
+        var rare = e.Here;
+        e.AluImmediate(5, 8, Host.Rdx, 5);
+        e.JumpRegister(Host.Rdx);
+        for (var kind = 0; kind < RestoredKinds; kind++)
+        {
+            var start = e.Here;
+            pieces[kind] = EmitRestore(e, kind, rare) ? start : rare;
+        }
+        var tableRun = e.Here;
+        for (var kind = 0; kind < RestoredKinds; kind++) e.Distance(pieces[kind] - tableRun);
+        var entry = e.Here;
+        e.Load(4, Host.Rax, RegisterMap.At(RegisterMap.FlagKind));
+        e.AluImmediate(7, 4, Host.Rax, RestoredKinds);
+        e.JumpIfTo(3, rare);
+        e.MoveImmediate(Host.Rcx, (long)tableRun);
+        e.Memory(8, 0x63, Host.Rax, new HostAddress(Host.Rcx, 0, Host.Rax, 2));
+        e.Alu(0, 8, Host.Rax, Host.Rcx);
+        e.JumpRegister(Host.Rax);
+        return entry;
+    }
+
+    /// <summary>Kinds from 0 that <see cref="RestoreFlags"/> looks at: tier 0's, then comparison, subtraction, addition and logic.</summary>
+    private const int RestoredKinds = CompiledFlags.First + 4 * ((int)CompiledForm.Logic + 1);
+
+    private static bool EmitRestore(Emitter e, int kind, byte* rare)
+    {
+        var (a, b, r) = (RegisterMap.At(RegisterMap.FlagA), RegisterMap.At(RegisterMap.FlagB), RegisterMap.At(RegisterMap.FlagR));
+        var form = (CompiledForm)((kind - CompiledFlags.First) >> 2);
+        var bytes = 1 << ((kind - CompiledFlags.First) & 3);
+        switch (kind)
+        {
+            case (int)FlagKind.Logic:
+                (form, bytes) = (CompiledForm.Logic, 8);
+                break;
+            case (int)FlagKind.Sub:
+                // With a borrow, the operands alone do not give the flags.
+                e.Load(8, Host.Rax, a);
+                e.Move(8, Host.Rcx, Host.Rax);
+                e.Alu(5, 8, Host.Rcx, b);
+                e.Alu(7, 8, Host.Rcx, r);
+                e.JumpIfTo(5, rare);
+                (form, bytes) = (CompiledForm.Compare, 8);
+                break;
+            case < CompiledFlags.First:
+                return false;
+        }
+        e.Load(8, Host.Rax, form == CompiledForm.Compare ? a : r);
+        switch (form)
+        {
+            case CompiledForm.Compare:
+                e.Alu(7, bytes, Host.Rax, b);
+                break;
+            case CompiledForm.Subtract:
+                e.Alu(0, bytes, Host.Rax, b);
+                e.Alu(5, bytes, Host.Rax, b);
+                break;
+            case CompiledForm.Add:
+                e.Alu(5, bytes, Host.Rax, b);
+                e.Alu(0, bytes, Host.Rax, b);
+                break;
+            default:
+                e.Test(bytes, Host.Rax, Host.Rax);
+                break;
+        }
+        e.JumpRegister(Host.Rdx);
+        return true;
     }
 
     private static int Offset(void* start, void* field) => (int)((byte*)field - (byte*)start);

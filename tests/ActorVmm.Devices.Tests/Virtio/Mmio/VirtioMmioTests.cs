@@ -158,7 +158,8 @@ public sealed class VirtioMmioTests : IDisposable
         Driver.Negotiate(0); // without RING_RESET
         WriteAddresses(0x1_0020_0000);
         var taken = _rig.Ledger.Queues[0].Setup;
-        Assert.Equal((0x1_0020_0000UL, 0x1_0020_1000UL, 0x1_0020_2000UL), (taken.Descriptors.Value, taken.Available.Value, taken.Used.Value));
+        Assert.Equal((0x1_0020_0000UL, 0x1_0020_1000UL, 0x1_0020_2000UL), (taken.Descriptors.Value, taken.Available.Value,
+            taken.Used.Value));
         WriteAddresses(0x20_0000);
         Driver.Write(MmioRegister.QueueReady, 1);
         Assert.Equal(1u, Driver.Read(MmioRegister.QueueReady));
@@ -343,7 +344,8 @@ public sealed class VirtioMmioTests : IDisposable
     public void Shared_memory_regions_do_not_exist()
     {
         Driver.Write(MmioRegister.ShmSel, 3);
-        foreach (var register in (MmioRegister[])[MmioRegister.ShmLenLow, MmioRegister.ShmLenHigh, MmioRegister.ShmBaseLow, MmioRegister.ShmBaseHigh])
+        foreach (var register in (MmioRegister[])[MmioRegister.ShmLenLow, MmioRegister.ShmLenHigh, MmioRegister.ShmBaseLow,
+            MmioRegister.ShmBaseHigh])
             Assert.Equal(uint.MaxValue, Driver.Read(register));
     }
 
@@ -368,9 +370,11 @@ public sealed class VirtioMmioTests : IDisposable
         }
 
         // Registers of the other direction.
-        foreach (var register in (MmioRegister[])[MmioRegister.QueueNum, MmioRegister.QueueNotify, MmioRegister.InterruptAck, MmioRegister.QueueDescLow])
+        foreach (var register in (MmioRegister[])[MmioRegister.QueueNum, MmioRegister.QueueNotify, MmioRegister.InterruptAck,
+            MmioRegister.QueueDescLow])
             Assert.Equal(0u, Driver.Read(register));
-        foreach (var register in (MmioRegister[])[MmioRegister.MagicValue, MmioRegister.DeviceFeatures, MmioRegister.InterruptStatus, MmioRegister.ConfigGeneration])
+        foreach (var register in (MmioRegister[])[MmioRegister.MagicValue, MmioRegister.DeviceFeatures, MmioRegister.InterruptStatus,
+            MmioRegister.ConfigGeneration])
             Driver.Write(register, uint.MaxValue);
         Assert.Equal(state, _rig.Mmio.State);
     }
@@ -405,7 +409,9 @@ public sealed class VirtioMmioTests : IDisposable
 
     private void WriteAddresses(ulong at)
     {
-        foreach (var (register, offset) in ((MmioRegister, ulong)[])[(MmioRegister.QueueDescLow, 0), (MmioRegister.QueueDriverLow, 0x1000), (MmioRegister.QueueDeviceLow, 0x2000)])
+        (MmioRegister, ulong)[] places =
+            [(MmioRegister.QueueDescLow, 0), (MmioRegister.QueueDriverLow, 0x1000), (MmioRegister.QueueDeviceLow, 0x2000)];
+        foreach (var (register, offset) in places)
         {
             Driver.Write(register, (uint)(at + offset));
             Driver.Write(register + 4, (uint)((at + offset) >> 32));

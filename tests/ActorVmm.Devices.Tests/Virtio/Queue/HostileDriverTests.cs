@@ -8,8 +8,8 @@ using Xunit;
 namespace ActorVmm.Devices.Tests.Virtio.Queue;
 
 /// <summary>
-/// What a hostile driver does to its queue: that queue is broken, the device asks for a reset and says so by a config interrupt, the other queue
-/// and the rest of RAM are untouched, and after a reset everything works.
+/// What a hostile driver does to its queue: that queue is broken, the device asks for a reset and says so by a config interrupt, the other
+/// queue and the rest of RAM are untouched, and after a reset everything works.
 /// </summary>
 public sealed class HostileDriverTests : IDisposable
 {
@@ -166,8 +166,10 @@ public sealed class HostileDriverTests : IDisposable
         BrokenIndirect(VirtioFeatures.IndirectDescriptors, QueueFault.IndirectOutsideRam, 0xFFFF_FFF0, GuestRing.Indirect);
         BrokenIndirect(VirtioFeatures.IndirectDescriptors, QueueFault.IndirectOutsideRam, 16, GuestRing.Indirect, 0xFFFF_FFFF_FFFF_FFFF);
         // Inside the table: nested, out of range, and a loop.
-        BrokenIndirect(VirtioFeatures.IndirectDescriptors, QueueFault.IndirectNested, 16, GuestRing.Indirect, inner: (GuestRing.Indirect, 0));
-        BrokenIndirect(VirtioFeatures.IndirectDescriptors, QueueFault.DescriptorOutOfRange, 16, GuestRing.Indirect, inner: (GuestRing.Next, 1));
+        BrokenIndirect(VirtioFeatures.IndirectDescriptors, QueueFault.IndirectNested, 16, GuestRing.Indirect,
+            inner: (GuestRing.Indirect, 0));
+        BrokenIndirect(VirtioFeatures.IndirectDescriptors, QueueFault.DescriptorOutOfRange, 16, GuestRing.Indirect,
+            inner: (GuestRing.Next, 1));
         BrokenIndirect(VirtioFeatures.IndirectDescriptors, QueueFault.ChainTooLong, 16, GuestRing.Indirect, inner: (GuestRing.Next, 0));
     }
 
@@ -220,7 +222,8 @@ public sealed class HostileDriverTests : IDisposable
         Assert.True(Works(0));
     }
 
-    private void BrokenIndirect(ulong features, QueueFault fault, uint length, ushort flags, ulong? at = null, (ushort Flags, ushort Next)? inner = null)
+    private void BrokenIndirect(ulong features, QueueFault fault, uint length, ushort flags, ulong? at = null,
+        (ushort Flags, ushort Next)? inner = null)
     {
         Driver.Start(features);
         Ring.SetDescriptor(Ring.Tables, Ring.Tables, 4, inner?.Flags ?? 0, inner?.Next ?? 0);

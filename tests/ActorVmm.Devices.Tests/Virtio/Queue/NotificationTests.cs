@@ -31,7 +31,8 @@ public sealed class NotificationTests
     {
         var seen = new List<ushort>();
         VirtioRig<EchoDevice>? rig = null;
-        using var made = rig = new VirtioRig<EchoDevice>(() => new EchoDevice(16) { BeforeTake = () => seen.Add(rig!.Driver.Rings[0].UsedFlags) });
+        using var made = rig = new VirtioRig<EchoDevice>(
+            () => new EchoDevice(16) { BeforeTake = () => seen.Add(rig!.Driver.Rings[0].UsedFlags) });
         rig.Driver.Start(0);
         Submit(rig, 1);
         Submit(rig, 1);
@@ -107,8 +108,8 @@ public sealed class NotificationTests
     }
 
     /// <summary>
-    /// The driver on one thread, the device on another, and nothing between them but RAM, doorbell and line: a wake-up that is lost on either
-    /// side ends the test.
+    /// The driver on one thread, the device on another, and nothing between them but RAM, doorbell and line: a wake-up that is lost on
+    /// either side ends the test.
     /// </summary>
     [Theory]
     [InlineData(0UL), InlineData(VirtioFeatures.EventIndex)]

@@ -40,7 +40,8 @@ public sealed class QueueFuzzTests(ITestOutputHelper output)
             if (n % 8 == 0 || ring is null || mmio.Queue(0).Fault != QueueFault.None)
             {
                 ring ??= new GuestRing(memory, new GuestAddress(Rings), Size, eventIndex: true, indirect: true);
-                driver.Negotiate((random.Next(4) == 0 ? 0 : VirtioFeatures.EventIndex) | (random.Next(2) == 0 ? 0 : VirtioFeatures.IndirectDescriptors)
+                driver.Negotiate((random.Next(4) == 0 ? 0 : VirtioFeatures.EventIndex)
+                    | (random.Next(2) == 0 ? 0 : VirtioFeatures.IndirectDescriptors)
                     | (random.Next(4) == 0 ? VirtioFeatures.InOrder : 0));
                 ring.Clear();
                 driver.SetUpQueue(0, ring);
@@ -84,7 +85,8 @@ public sealed class QueueFuzzTests(ITestOutputHelper output)
             if (mmio.IsActive) active++;
             if (random.Next(64) == 0) mmio.OnBackend();
             if (random.Next(64) == 0) mmio.OnDoorbell(random.Next(-1, 3));
-            if (random.Next(256) == 0) Assert.Equal(mmio.State, new VirtioMmio(new Chewer(), Copy(mmio), memory, new NoLine()).Restored(mmio.Save()).State);
+            if (random.Next(256) == 0)
+                Assert.Equal(mmio.State, new VirtioMmio(new Chewer(), Copy(mmio), memory, new NoLine()).Restored(mmio.Save()).State);
         }
 
         output.WriteLine($"{executions} executions, {active} while active");
@@ -115,7 +117,8 @@ public sealed class QueueFuzzTests(ITestOutputHelper output)
         Assert.True(accepted < executions);
     }
 
-    private static VirtioLedger Copy(VirtioMmio mmio) => new([.. Enumerable.Range(0, mmio.QueueCount).Select(index => mmio.Queue(index).Ledger.MaxSize)]);
+    private static VirtioLedger Copy(VirtioMmio mmio) =>
+        new([.. Enumerable.Range(0, mmio.QueueCount).Select(index => mmio.Queue(index).Ledger.MaxSize)]);
 
     private static void Start(VirtioMmio mmio, Random random)
     {
@@ -141,10 +144,12 @@ public sealed class QueueFuzzTests(ITestOutputHelper output)
         }
 
         for (var i = 0; i < 4; i++)
-            ring.SetDescriptor(new GuestAddress(0x2_0000 + 16UL * (ulong)random.Next(16)), Address(random), Length(random), Flags(random), (ushort)random.Next(Size + 1));
+            ring.SetDescriptor(new GuestAddress(0x2_0000 + 16UL * (ulong)random.Next(16)), Address(random), Length(random), Flags(random),
+                (ushort)random.Next(Size + 1));
         var index = ring.AvailableIndex;
         var more = random.Next(32) == 0 ? random.Next(65536) : random.Next(3);
-        for (var i = 0; i < Math.Min(more, (int)Size); i++) ring.SetAvailable(index + i, (ushort)random.Next(random.Next(16) == 0 ? 65536 : Size));
+        for (var i = 0; i < Math.Min(more, (int)Size); i++)
+            ring.SetAvailable(index + i, (ushort)random.Next(random.Next(16) == 0 ? 65536 : Size));
         ring.SetAvailableIndex((ushort)(index + more));
         ring.SetUsedEvent((ushort)random.Next(65536));
         if (random.Next(4) == 0) ring.SetAvailableFlags((ushort)random.Next(65536));
@@ -195,12 +200,15 @@ public sealed class QueueFuzzTests(ITestOutputHelper output)
         var taken = answered + (ulong)random.Next(4);
         var slip = random.Next(20) == 0 ? 1 : 0;
         var setup = new QueueSetup(random.Next(16) == 0 ? (ushort)random.Next(65536) : Size, Ready: random.Next(4) != 0,
-            random.Next(8) == 0 ? Address(random) : new GuestAddress(Rings), new GuestAddress(Rings + 0x1000), new GuestAddress(Rings + 0x2000));
+            random.Next(8) == 0 ? Address(random) : new GuestAddress(Rings), new GuestAddress(Rings + 0x1000),
+                new GuestAddress(Rings + 0x2000));
         var inFlight = Enumerable.Range(0, (int)(taken - answered) + slip).Select(i => new InFlightRequest(
-            (ushort)(random.Next(32) == 0 ? random.Next(65536) : i), taken - 1 - (ulong)i, random.Next(8) == 0 ? (uint)random.Next() : null)).ToArray();
+            (ushort)(random.Next(32) == 0 ? random.Next(65536) : i), taken - 1 - (ulong)i,
+            random.Next(8) == 0 ? (uint)random.Next() : null)).ToArray();
         var answers = Enumerable.Range(0, (int)(answered - published)).Select(_ =>
             new Answer((ushort)(random.Next(32) == 0 ? random.Next(65536) : random.Next(Size)), (uint)random.Next())).ToArray();
-        return new QueueState(Size, setup, random.Next(16) == 0 ? (QueueFault)random.Next(256) : QueueFault.None, taken, answered, published,
+        return new QueueState(Size, setup, random.Next(16) == 0 ? (QueueFault)random.Next(256) : QueueFault.None, taken, answered,
+            published,
             random.Next(2) == 0, inFlight, answers);
     }
 

@@ -8,8 +8,8 @@ using Xunit;
 namespace ActorVmm.Devices.Tests.Virtio.Queue;
 
 /// <summary>
-/// Whatever a rule-abiding driver, a backend that answers in any order, and crashes at any point do together: each request is answered once,
-/// with its own bytes, and an interrupt comes for what the driver has not seen.
+/// Whatever a rule-abiding driver, a backend that answers in any order, and crashes at any point do together: each request is answered
+/// once, with its own bytes, and an interrupt comes for what the driver has not seen.
 /// </summary>
 public sealed class QueuePropertyTests
 {
@@ -29,7 +29,8 @@ public sealed class QueuePropertyTests
         Gen.Select(s_steps, s_features, Gen.Int[1, 40], Gen.Int).Sample((steps, features, rarity, seed) =>
         {
             var random = new Random(seed);
-            using var rig = new VirtioRig<EchoDevice>(() => new EchoDevice(32) { Features = VirtioFeatures.InOrder, Hold = true }, memoryMib: 4);
+            using var rig = new VirtioRig<EchoDevice>(() => new EchoDevice(32) { Features = VirtioFeatures.InOrder, Hold = true },
+                memoryMib: 4);
             var driver = rig.Driver;
             driver.Start(features);
             var expected = new Dictionary<uint, (byte[] Bytes, GuestBuffer[] Answer)>();
@@ -55,7 +56,8 @@ public sealed class QueuePropertyTests
             rig.Ledger.CrashHook = null;
             driver.Ring(0);
             rig.Backend();
-            Assert.True(rig.Line.Asserted || driver.Rings[0].UsedIndex == driver.Rings[0].LastUsed, "answers wait and no interrupt says so");
+            Assert.True(rig.Line.Asserted || driver.Rings[0].UsedIndex == driver.Rings[0].LastUsed,
+                "answers wait and no interrupt says so");
             Collect(driver, expected, features);
             Assert.True(expected.Count == 0, $"{expected.Count} are missing: {rig.Mmio}, {rig.Mmio.Queue(0)}, {rig.LastFailure}");
             Assert.Equal(0, rig.Mmio.Queue(0).InFlight);
@@ -68,7 +70,8 @@ public sealed class QueuePropertyTests
         Gen.Select(s_steps, s_features, Gen.Int).Sample((steps, features, seed) =>
         {
             var random = new Random(seed);
-            using var rig = new VirtioRig<EchoDevice>(() => new EchoDevice(32) { Features = VirtioFeatures.InOrder, Hold = true }, memoryMib: 4);
+            using var rig = new VirtioRig<EchoDevice>(() => new EchoDevice(32) { Features = VirtioFeatures.InOrder, Hold = true },
+                memoryMib: 4);
             rig.Driver.Start(features);
             var expected = new Dictionary<uint, (byte[] Bytes, GuestBuffer[] Answer)>();
             var number = 0;

@@ -65,7 +65,8 @@ public sealed class DevicesSupervisor : UntypedActor
         switch (message)
         {
             case UnitProtocol.Start:
-                Sender.Tell(new DevicesProtocol.Ready(_devices.ToDictionary(pair => pair.Key, pair => pair.Value.Actor, StringComparer.Ordinal)));
+                Sender.Tell(new DevicesProtocol
+                    .Ready(_devices.ToDictionary(pair => pair.Key, pair => pair.Value.Actor, StringComparer.Ordinal)));
                 foreach (var device in _devices.Values) device.Actor.Forward(message);
                 break;
             case UnitProtocol.Inspect:
@@ -148,7 +149,8 @@ public sealed class DevicesSupervisor : UntypedActor
         LookAgain();
     }
 
-    /// <summary>Looks several times per deadline: a process that was stopped for a while finds a device waiting once, not every time.</summary>
+    /// <summary>Looks several times per deadline: a process that was stopped for a while finds a device waiting once, not every
+    /// time.</summary>
     private void LookAgain() =>
         _nextLook = Context.System.Scheduler.ScheduleTellOnceCancelable(
             _settings.Supervision.HangDeadline / Member.LooksPerDeadline, Self, Look.Instance, Self);
@@ -182,7 +184,8 @@ public sealed class DevicesSupervisor : UntypedActor
         }
 
         var limits = _settings.Supervision.Of(name);
-        _log.Error("{0}, and failed more than {1} times within {2}: {3}", cause.Message, limits.MaxRetries, limits.Within, limits.OverLimit);
+        _log.Error("{0}, and failed more than {1} times within {2}: {3}", cause.Message, limits.MaxRetries, limits.Within,
+            limits.OverLimit);
         if (limits.OverLimit == OverLimitPolicy.Pause)
         {
             member.Wait("hung, waiting for an operator", () => Replace(member));

@@ -76,13 +76,15 @@ public sealed partial class VcpuActor : IVcpuMeter
         return values;
     }
 
-    /// <summary>The kernel's id of this thread: the last part of the link "PID/task/TID" (proc(5)); 0 where there is no such file.</summary>
+    /// <summary>The kernel's id of this thread: the last part of the link "PID/task/TID" (proc(5)); 0 where there is no such
+    /// file.</summary>
     private static int ThreadIdOfThis()
     {
         try
         {
             var link = new FileInfo("/proc/thread-self").LinkTarget ?? "";
-            return int.TryParse(link.AsSpan(link.LastIndexOf('/') + 1), NumberStyles.None, CultureInfo.InvariantCulture, out var id) ? id : 0;
+            return int.TryParse(link.AsSpan(link.LastIndexOf('/') + 1), NumberStyles.None, CultureInfo.InvariantCulture,
+                out var id) ? id : 0;
         }
         catch (Exception cannot) when (cannot is IOException or UnauthorizedAccessException)
         {

@@ -411,6 +411,7 @@ public sealed partial class VcpuActor : UntypedActor
         ["rescued"] = $"{_seat.Rescues}",
         ["kicks"] = $"{_dispatcher.Gate.Kicks}",
         ["retired"] = $"{_vcpu.RetiredInstructions}",
+        ["counters"] = _vcpu.Counters ?? "none",
         ["exit"] = $"{_vcpu.Exit}",
         ["mailbox"] = $"{((ActorCell)Context).NumberOfMessages}",
     });

@@ -49,7 +49,8 @@ public static class VcpuProtocol
     /// <summary>Command (a fault): one vCPU stays out of the guest for a while of host time.</summary>
     internal sealed record Hold(int Vcpu, TimeSpan For);
 
-    /// <summary>Command (a fault): one vCPU gets only one part in <paramref name="Factor"/> of its time, for a while of host time.</summary>
+    /// <summary>Command (a fault): one vCPU gets only one part in <paramref name="Factor"/> of its time, for a while of host
+    /// time.</summary>
     internal sealed record Slow(int Vcpu, double Factor, TimeSpan For);
 
     /// <summary>Event: the vCPU actor failed; its machine cannot go on.</summary>

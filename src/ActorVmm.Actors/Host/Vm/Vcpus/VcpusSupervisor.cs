@@ -5,7 +5,8 @@ using ActorVmm.Hypervisor;
 namespace ActorVmm.Actors.Host.Vm.Vcpus;
 
 /// <summary>
-/// <c>vcpus</c>: one child per vCPU. A vCPU that fails cannot be restarted (its state is the guest's): a lost one ends its VM, and only that.
+/// <c>vcpus</c>: one child per vCPU. A vCPU that fails cannot be restarted (its state is the guest's): a lost one ends its VM, and only
+/// that.
 /// One whose thread is stuck in a device that was given up has a whole state, and goes on with another thread.
 /// </summary>
 public sealed class VcpusSupervisor : UntypedActor

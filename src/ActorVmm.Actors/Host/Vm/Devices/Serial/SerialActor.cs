@@ -65,6 +65,14 @@ public sealed class SerialActor : DeviceActor<SerialState>
         base.PreRestart(reason, message);
     }
 
+    /// <inheritdoc/>
+    protected override void PostRestart(Exception reason)
+    {
+        base.PostRestart(reason);
+        // What crashed may have been the word that input waits. It is not said twice, and an idle guest makes no access that would pull.
+        Self.Tell(InputAvailable.Instance);
+    }
+
     private static SerialPort BuildPort(DeviceSlot slot, int gsi)
     {
         ArgumentNullException.ThrowIfNull(slot);

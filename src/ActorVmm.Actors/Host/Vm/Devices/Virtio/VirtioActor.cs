@@ -58,7 +58,7 @@ public sealed class VirtioActor : DeviceActor<VirtioRegisters>
     {
         switch (message)
         {
-            case DoorbellRang rang: _mmio.OnDoorbell(rang.Queue); break;
+            case DoorbellRang rang: rang.Heard(); _mmio.OnDoorbell(rang.Queue); break;
             case BackendRang: _virtio.BellHeard(); _mmio.OnBackend(); break;
             // The bell may have been heard by the instance that failed, or have rung for it in vain: the fresh one looks for itself, and
             // what rings from now on is another message.
@@ -97,7 +97,8 @@ public sealed class VirtioActor : DeviceActor<VirtioRegisters>
         {
             for (var queue = 0; queue < _mmio.QueueCount; queue++)
                 if (_mmio.Queue(queue).Fault is var fault and not QueueFault.None)
-                    Log.Warning("the driver of {0} broke queue {1}: {2} (queues broken so far: {3})", Slot.Name, queue, fault, _virtio.Faults);
+                    Log.Warning("the driver of {0} broke queue {1}: {2} (queues broken so far: {3})", Slot.Name, queue, fault,
+                        _virtio.Faults);
         }
 
         if (BitOperations.IsPow2(_mmio.IgnoredAccesses) && _mmio.IgnoredAccesses > _ignored)

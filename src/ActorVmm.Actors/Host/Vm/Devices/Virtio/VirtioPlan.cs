@@ -50,7 +50,11 @@ public static class VirtioPlan
         if (wanted.Length > MaxDevices)
             throw new HypervisorException(
                 $"{spec.Name}: {wanted.Length} virtio devices are asked for; there are interrupt inputs for {MaxDevices}");
-        return [.. wanted.Select((device, place) => new VirtioPlace($"{Prefix(device.Kind)}{device.Index}", device.Kind, device.Index, Slot(place)))];
+        return
+        [
+            .. wanted.Select(static (device, place) =>
+                new VirtioPlace($"{Prefix(device.Kind)}{device.Index}", device.Kind, device.Index, Slot(place))),
+        ];
     }
 
     private static VirtioMmioSlot Slot(int place) =>

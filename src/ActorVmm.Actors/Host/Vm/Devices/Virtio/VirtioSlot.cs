@@ -125,8 +125,8 @@ public sealed class VirtioSlot
     }
 
     /// <summary>
-    /// Doorbells are there while the driver is: a write to QueueNotify with a queue's number then ends in an event file descriptor instead of
-    /// an exit, where the hypervisor can do that. A host that refuses leaves the exits, which work as well.
+    /// Doorbells are there while the driver is: a write to QueueNotify with a queue's number then ends in an event file descriptor instead
+    /// of an exit, where the hypervisor can do that. A host that refuses leaves the exits, which work as well.
     /// </summary>
     internal void Wire(bool active)
     {
@@ -143,10 +143,11 @@ public sealed class VirtioSlot
         {
             for (var queue = 0; queue < _rung.Length; queue++)
             {
-                if (_machine.TryCreateDoorbell(new DoorbellAddress(notify, IsPort: false, Size: 4, (ulong)queue)) is not { } doorbell) return;
+                var address = new DoorbellAddress(notify, IsPort: false, Size: 4, (ulong)queue);
+                if (_machine.TryCreateDoorbell(address) is not { } doorbell) return;
                 _doorbells.Add(doorbell);
                 var (actor, rung) = (_actor, _rung[queue]);
-                _doorbells.Add(_poller.Watch(doorbell.FileDescriptor, () => actor.Tell(rung)));
+                _doorbells.Add(_poller.Watch(doorbell.FileDescriptor, () => rung.Tell(actor)));
             }
 
             DoorbellError = null;
@@ -171,14 +172,28 @@ public sealed class VirtioSlot
     }
 }
 
-/// <summary>The doorbell of a queue rang without an exit.</summary>
+/// <summary>
+/// The doorbell of a queue rang without an exit. One message per queue is under way at most, however often a guest rings while its device is
+/// busy: the device looks at the queue after it has taken the message, so it sees all that was made available before.
+/// </summary>
 /// <param name="queue">Its index.</param>
 public sealed class DoorbellRang(int queue) : ISyncExit
 {
+    private int _underWay;
+
     public int Queue { get; } = queue;
 
+    /// <summary>Tells the device, unless it is being told already. Any thread.</summary>
+    public void Tell(IActorRef device)
+    {
+        if (Interlocked.Exchange(ref _underWay, 1) == 0) device.Tell(this);
+    }
+
+    /// <summary>The device is about to look: what rings from now on is another message.</summary>
+    public void Heard() => Interlocked.Exchange(ref _underWay, 0);
+
     /// <inheritdoc/>
-    public void Undeliverable() { /* A device that is gone serves nobody. */ }
+    public void Undeliverable() => Heard();
 }
 
 /// <summary>The backend has something.</summary>

@@ -62,7 +62,8 @@ public sealed class VirtioActorTests
     }
 
     [Theory]
-    [InlineData(CrashPoint.RequestDone), InlineData(CrashPoint.AnswerRecorded), InlineData(CrashPoint.IndexPublished), InlineData(CrashPoint.InterruptDecided)]
+    [InlineData(CrashPoint.RequestDone), InlineData(CrashPoint.AnswerRecorded), InlineData(CrashPoint.IndexPublished),
+        InlineData(CrashPoint.InterruptDecided)]
     public async Task A_crash_on_the_backends_message_loses_nothing(CrashPoint point)
     {
         // The failed message is not told again: the fresh instance has to look for itself.
@@ -84,7 +85,8 @@ public sealed class VirtioActorTests
         await using var guest = await VirtioGuest.StartAsync(() => new EchoDevice(16, 16), doorbells: true);
         var machine = guest.Hypervisor.Machine!;
         Assert.Equal([0UL, 1UL], machine.Doorbells.Select(bell => bell.Address.Match!.Value));
-        Assert.All(machine.Doorbells, bell => Assert.Equal((0xD010_0050UL, false, 4), (bell.Address.Address, bell.Address.IsPort, bell.Address.Size)));
+        Assert.All(machine.Doorbells, bell => Assert.Equal((0xD010_0050UL, false, 4), (bell.Address.Address, bell.Address.IsPort,
+            bell.Address.Size)));
 
         for (var round = 0; round < 3; round++)
         {
@@ -100,6 +102,36 @@ public sealed class VirtioActorTests
         Assert.Equal(2, machine.Doorbells.Count);
         await guest.HaltAsync();
         Assert.Empty(machine.Doorbells);
+    }
+
+    [Fact]
+    public async Task A_storm_of_doorbells_does_not_pile_up_before_a_busy_device()
+    {
+        using var busy = new ManualResetEventSlim();
+        using var go = new ManualResetEventSlim();
+        var block = false;
+        await using var guest = await VirtioGuest.StartAsync(() => new EchoDevice(16)
+        {
+            BeforeTake = () =>
+            {
+                if (!Volatile.Read(ref block)) return;
+                Volatile.Write(ref block, false);
+                busy.Set();
+                go.Wait(VmFixture.Patience);
+            },
+        }, doorbells: true);
+        var doorbell = Assert.Single(guest.Hypervisor.Machine!.Doorbells);
+        Volatile.Write(ref block, true);
+        doorbell.Ring();
+        Assert.True(busy.Wait(VmFixture.Patience));
+        var before = guest.Slot.Base.Handled;
+        var (_, answer) = guest.Add("storm");
+        guest.Driver.Rings[0].Publish();
+        for (var i = 0; i < 100_000; i++) doorbell.Ring();
+        go.Set();
+        await guest.AnswersAsync(1);
+        Assert.Equal("storm", guest.Text(answer));
+        Assert.InRange(guest.Slot.Base.Handled - before, 1, 1_000);
     }
 
     [Fact]
@@ -149,7 +181,8 @@ public sealed class VirtioActorTests
         guest.Add("x");
         guest.Driver.Kick(0);
         var tree = (await guest.Vm.InspectAsync()).ToString();
-        Assert.Contains("queue-0 = queue 0: size 16, ready True, taken 1, answered 0, published 0, in flight 1", tree, StringComparison.Ordinal);
+        Assert.Contains("queue-0 = queue 0: size 16, ready True, taken 1, answered 0, published 0, in flight 1", tree,
+            StringComparison.Ordinal);
         Assert.Contains("DriverOk", tree, StringComparison.Ordinal);
         Assert.Contains($"gsi = {VirtioGuest.Gsi}", tree, StringComparison.Ordinal);
     }

@@ -26,7 +26,8 @@ internal sealed class VirtioGuest : IAsyncDisposable
     public VmFixture Fixture => _fixture;
 
     /// <summary>Starts the VM and its driver up to DRIVER_OK.</summary>
-    public static async Task<VirtioGuest> StartAsync<TDevice>(Func<TDevice> make, bool doorbells = false, string hocon = "", IExitHandler? handler = null)
+    public static async Task<VirtioGuest> StartAsync<TDevice>(Func<TDevice> make, bool doorbells = false, string hocon = "",
+        IExitHandler? handler = null)
         where TDevice : IVirtioDevice
     {
         var guest = new VirtioGuest(hocon);
@@ -58,7 +59,8 @@ internal sealed class VirtioGuest : IAsyncDisposable
     public async Task<IReadOnlyList<UsedBuffer>> AnswersAsync(int count, int queue = 0)
     {
         var all = new List<UsedBuffer>();
-        await VmFixture.EventuallyAsync(() => { all.AddRange(Driver.Rings[queue].Collect()); return all.Count >= count; }, $"{count} answers");
+        await VmFixture.EventuallyAsync(() => { all.AddRange(Driver.Rings[queue].Collect()); return all.Count >= count; },
+            $"{count} answers");
         return all;
     }
 

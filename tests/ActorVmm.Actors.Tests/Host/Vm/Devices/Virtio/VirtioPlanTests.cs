@@ -20,7 +20,8 @@ public sealed class VirtioPlanTests
             (AddressRange.Mmio(MemoryLayout.IoApic, 4096), "I/O APIC"), (AddressRange.Mmio(MemoryLayout.LocalApic, 4096), "local APIC"),
             (AddressRange.Mmio(MemoryLayout.Pvpanic, 4096), "pvpanic"),
         ];
-        AddressTable.CheckDisjoint([.. others, .. places.Select(place => (AddressRange.Mmio(place.Slot.Address.Value, place.Slot.Size), place.Name))]);
+        AddressTable.CheckDisjoint([.. others, .. places.Select(place => (AddressRange.Mmio(place.Slot.Address.Value, place.Slot.Size),
+            place.Name))]);
         Assert.Equal(17, places.Select(place => place.Slot.Gsi).Distinct().Count());
         Assert.All(places, place => Assert.InRange(place.Slot.Gsi, 0, 23));
         Assert.DoesNotContain(places, place => place.Slot.Gsi is 0 or 1 or 2 or 3 or 4 or 8 or 9);

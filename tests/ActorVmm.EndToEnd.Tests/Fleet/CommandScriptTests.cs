@@ -1,0 +1,47 @@
+using System.Diagnostics;
+using ActorVmm.Testing.Guests;
+using Xunit;
+using Xunit.Abstractions;
+
+namespace ActorVmm.EndToEnd.Tests.Fleet;
+
+/// <summary>The commands in a real shell, with real processes: <c>commands.sh</c> beside this file.</summary>
+public sealed class CommandScriptTests(ITestOutputHelper output)
+{
+    private static readonly TimeSpan s_deadline = TimeSpan.FromMinutes(5);
+
+    [Fact]
+    public async Task Every_command_does_as_a_new_user_expects()
+    {
+        var directory = Directory.CreateTempSubdirectory("actorvmm-commands-");
+        try
+        {
+            var kernel = Path.Combine(directory.FullName, "tiny");
+            await File.WriteAllBytesAsync(kernel, HaltingKernel.Elf());
+            var start = new ProcessStartInfo("/bin/bash") { RedirectStandardOutput = true, RedirectStandardError = true };
+            start.ArgumentList.Add(Script());
+            start.Environment["KERNEL"] = kernel;
+            var dotnet = Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") is { Length: > 0 } path ? path : "dotnet";
+            start.Environment["ACTORVMM"] = $"{dotnet} {Path.Combine(AppContext.BaseDirectory, "actorvmm.dll")}";
+            using var process = Process.Start(start)!;
+            var printed = process.StandardOutput.ReadToEndAsync();
+            var errors = process.StandardError.ReadToEndAsync();
+            using var late = new CancellationTokenSource(s_deadline);
+            await process.WaitForExitAsync(late.Token);
+            output.WriteLine(await printed + await errors);
+            Assert.True(process.ExitCode == 0, await printed + await errors);
+        }
+        finally
+        {
+            directory.Delete(recursive: true);
+        }
+    }
+
+    private static string Script()
+    {
+        for (var at = new DirectoryInfo(AppContext.BaseDirectory); at is not null; at = at.Parent)
+            if (Path.Combine(at.FullName, "tests/ActorVmm.EndToEnd.Tests/Fleet/commands.sh") is var script
+                && File.Exists(script)) return script;
+        throw new InvalidOperationException("the tests run from a checkout of the project");
+    }
+}
