@@ -165,7 +165,6 @@ internal sealed class VmHandle(VmRun run, IActorRef vm) : IVmHandle
 
     public void HealFaults() => vm.Tell(VmProtocol.Heal.Instance);
 
-
     public void Press(PowerKey key) => vm.Tell(new VmProtocol.Press(key));
 
     public VmReadings Readings => run.Gauges?.Read() ?? VmReadings.None;

@@ -1,7 +1,7 @@
-using ActorVmm.Devices.Faults;
 using System.Collections.Concurrent;
 using Akka.Actor;
 using ActorVmm.Actors.Host.Vm;
+using ActorVmm.Devices.Faults;
 
 namespace ActorVmm.Actors.Fleet;
 
