@@ -39,6 +39,9 @@ public sealed class HostCommandTests
     [InlineData("pause b", 33, "b is stopped and cannot be paused")]
     [InlineData("stop a --deadline soon", 152, "allowed is a time")]
     [InlineData("create nix.json", 152, "cannot be read")]
+    [InlineData("inject a kind=block-eoi", 152, "did you mean block-eio?")]
+    [InlineData("inject b kind=block-eio", 33, "b is stopped: a fault needs a VM that runs")]
+    [InlineData("inject a", 153, "give a rule, or --heal")]
     [InlineData("start", 153, "Required argument 'VM' missing")]
     [InlineData("ps a b", 153, "Unrecognized command or argument")]
     [InlineData("frobnicate", 153, "Unrecognized command or argument 'frobnicate'")]
@@ -50,6 +53,16 @@ public sealed class HostCommandTests
         var answer = await host.CommandAsync(line);
         Assert.Equal((status, ""), (answer.Status, answer.Output));
         Assert.Contains(words, answer.Errors, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_fault_is_injected_and_healed()
+    {
+        await using var host = await new HostFixture().StartAsync(Two);
+        Assert.Equal((0, "", ""), await host.CommandAsync("inject a kind=actor-crash,device=serial0,times=3"));
+        Assert.Contains("injected: actor-crash (actor-crash on serial0)", (await host.CommandAsync("events")).Output, StringComparison.Ordinal);
+        Assert.Equal((0, "", ""), await host.CommandAsync("inject a --heal"));
+        Assert.Contains("all faults end", (await host.CommandAsync("events")).Output, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -136,7 +149,7 @@ public sealed class HostCommandTests
         var zsh = (await host.CommandAsync("completion zsh")).Output;
         foreach (var command in (string[])["demo", "run", "check", "doctor", "host", "ps", "start", "stop", "pause", "resume", "kill",
             "restart", "rm",
-            "logs", "console", "top", "tree", "inspect", "events", "pulse", "reload", "create", "completion"])
+            "logs", "console", "top", "tree", "inspect", "events", "pulse", "inject", "reload", "create", "completion"])
         {
             var help = await host.CommandAsync($"{command} --help");
             Assert.True(help.Status == 0 && help.Output.Contains("Examples:", StringComparison.Ordinal), $"{command}: {help.Output}");

@@ -71,8 +71,8 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     protected override void PostStop()
     {
         _run.Outcome = new VmOutcome(StopReason.Requested, "the host stopped", Retired());
-        _run.Gauges?.Close();
         _faultHooks?.Dispose();
+        _run.Gauges?.Close();
         _poller.Dispose();
         _parts?.Dispose();
         FailWaiters();
