@@ -24,8 +24,8 @@ internal static class FaultHooksBench
         for (var round = 0; round < rounds; round++)
         {
             // Which goes first changes, so that a host that gets busier favours neither.
-            foreach (var hooks in round % 2 == 0 ? (string[])["with", "without"] : ["without", "with"])
-                (hooks == "with" ? with : without)[round] = Measure(hooks);
+            foreach (var which in round % 2 == 0 ? (string[])["with", "without"] : ["without", "with"])
+                (which == "with" ? with : without)[round] = Measure(which);
         }
 
         Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
