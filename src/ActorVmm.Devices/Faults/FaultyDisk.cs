@@ -189,11 +189,11 @@ public sealed class FaultyDisk(IDisk inner, FaultSite site, Action<ulong, Action
         if (read.Status != DiskStatus.Ok) return;
         _cache.Patch(read);
         if (flip is not { } bit) return;
-        var at = bit >> 3;
+        var offset = bit >> 3;
         foreach (var segment in read.Segments)
         {
-            if (at >= (ulong)segment.Length) { at -= (ulong)segment.Length; continue; }
-            segment.Bytes[(int)at] ^= (byte)(1 << (int)(bit & 7));
+            if (offset >= (ulong)segment.Length) { offset -= (ulong)segment.Length; continue; }
+            segment.Bytes[(int)offset] ^= (byte)(1 << (int)(bit & 7));
             return;
         }
     }

@@ -1,6 +1,5 @@
 using System.Globalization;
 using ActorVmm.Actors.Fleet;
-using ActorVmm.Actors.Host.Vm;
 using ActorVmm.Host.Faults;
 using ActorVmm.Host.Fleet;
 using Microsoft.AspNetCore.Builder;

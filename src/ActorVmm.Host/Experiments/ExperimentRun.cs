@@ -115,7 +115,7 @@ internal static class ExperimentRun
         var program = typeof(ExperimentRun).Assembly.Location;
         var start = new ProcessStartInfo(Environment.ProcessPath is { } path && Path.GetFileName(path).StartsWith("dotnet", StringComparison.Ordinal) ? path : "dotnet")
         {
-            RedirectStandardOutput = true, RedirectStandardError = true, RedirectStandardInput = true,
+            UseShellExecute = false, RedirectStandardOutput = true, RedirectStandardError = true, RedirectStandardInput = true,
         };
         foreach (var argument in (string[])[program, "experiment", "boot", folder, "--seed", seed.ToString(CultureInfo.InvariantCulture)])
             start.ArgumentList.Add(argument);
@@ -177,7 +177,7 @@ internal static class ExperimentRun
 
     private static async Task<(int Code, string Output)> ToolAsync(IReadOnlyList<string> command, CancellationToken cancel)
     {
-        var start = new ProcessStartInfo(command[0]) { RedirectStandardOutput = true, RedirectStandardError = true };
+        var start = new ProcessStartInfo(command[0]) { UseShellExecute = false, RedirectStandardOutput = true, RedirectStandardError = true };
         foreach (var argument in command.Skip(1)) start.ArgumentList.Add(argument);
         // File system tools are where users without root do not look.
         start.Environment["PATH"] = $"{Environment.GetEnvironmentVariable("PATH")}:/usr/sbin:/sbin";

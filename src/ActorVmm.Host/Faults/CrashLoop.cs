@@ -169,7 +169,7 @@ internal sealed class CrashLoop(CrashLoopOptions options) : IByteSink, IExitHand
     }
 
     /// <summary>One rule for each device and place, so that every place is met, each a little after the other.</summary>
-    private IReadOnlyList<FaultRule> Plan()
+    private List<FaultRule> Plan()
     {
         var rules = new List<FaultRule>();
         foreach (var device in options.Devices)

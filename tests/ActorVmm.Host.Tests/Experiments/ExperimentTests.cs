@@ -1,7 +1,6 @@
 using ActorVmm.Devices.Faults;
 using ActorVmm.Host.Descriptions;
 using ActorVmm.Host.Experiments;
-using Xunit;
 
 namespace ActorVmm.Host.Tests.Experiments;
 
