@@ -33,6 +33,13 @@ public interface IVmHandle
     /// <summary>Undoes <see cref="PauseAsync"/>. A device that waits for an operator (policy <c>pause</c>) is tried again.</summary>
     Task ResumeAsync();
 
+    /// <summary>One more fault, at run time; completes when the rule is in force.</summary>
+    /// <exception cref="ArgumentException">The rule is not sound; the message names the key.</exception>
+    Task InjectAsync(FaultRule rule) => throw new NotSupportedException("this VM takes no faults at run time");
+
+    /// <summary>Ends all faults: nothing fires any more.</summary>
+    void HealFaults() => throw new NotSupportedException("this VM takes no faults at run time");
+
     /// <summary>
     /// Pauses, saves, resets, restores and resumes the VM in place, and gives the time that the guest stood still. A VM that was paused
     /// stays so.
@@ -45,13 +52,6 @@ public interface IVmHandle
 
     /// <summary>The counters as they are now, also after the end. Any thread.</summary>
     VmReadings Readings => VmReadings.None;
-
-    /// <summary>One more fault, at run time; completes when the rule is in force.</summary>
-    /// <exception cref="ArgumentException">The rule is not sound; the message names the key.</exception>
-    Task InjectAsync(FaultRule rule) => throw new NotSupportedException("this VM takes no faults at run time");
-
-    /// <summary>Ends all faults: nothing fires any more.</summary>
-    void HealFaults() => throw new NotSupportedException("this VM takes no faults at run time");
 
     /// <summary>Changes a virtio device while it runs, on its own thread; completes when it is changed.</summary>
     /// <param name="device">Actor name: <c>blk0</c>, ...</param>
@@ -156,6 +156,15 @@ internal sealed class VmHandle(VmRun run, IActorRef vm) : IVmHandle
 
     public Task ResumeAsync() => AskAsync(static done => new VmProtocol.Resume(done));
 
+    public Task InjectAsync(FaultRule rule)
+    {
+        ArgumentNullException.ThrowIfNull(rule);
+        if (rule.Problem() is var (key, reason)) throw new ArgumentException($"{key}: {reason}", nameof(rule));
+        return AskAsync(done => new VmProtocol.Inject(rule, done));
+    }
+
+    public void HealFaults() => vm.Tell(VmProtocol.Heal.Instance);
+
     public void Press(PowerKey key) => vm.Tell(new VmProtocol.Press(key));
 
     public VmReadings Readings => run.Gauges?.Read() ?? VmReadings.None;
@@ -168,15 +177,6 @@ internal sealed class VmHandle(VmRun run, IActorRef vm) : IVmHandle
             done.TrySetException(new InvalidOperationException($"{Spec.Name} has ended: {(await Completion.ConfigureAwait(false)).Text}"));
         return await done.Task.ConfigureAwait(false);
     }
-
-    public Task InjectAsync(FaultRule rule)
-    {
-        ArgumentNullException.ThrowIfNull(rule);
-        if (rule.Problem() is var (key, reason)) throw new ArgumentException($"{key}: {reason}", nameof(rule));
-        return AskAsync(done => new VmProtocol.Inject(rule, done));
-    }
-
-    public void HealFaults() => vm.Tell(VmProtocol.Heal.Instance);
 
     public async Task UpdateDeviceAsync(string device, object change)
     {

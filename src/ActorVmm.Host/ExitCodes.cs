@@ -12,6 +12,18 @@ public static class ExitCodes
     /// <summary>The guest's kernel panicked.</summary>
     public const int GuestPanic = 34;
 
+    /// <summary>An experiment's property does not hold.</summary>
+    public const int ExperimentProperty = 40;
+
+    /// <summary>A guest of an experiment did not end in its time.</summary>
+    public const int ExperimentTimeout = 41;
+
+    /// <summary>A run of an experiment failed in the monitor.</summary>
+    public const int ExperimentCrash = 42;
+
+    /// <summary>Two runs that were compared are not the same.</summary>
+    public const int ExperimentDiffers = 43;
+
     /// <summary>The description (or akka.hocon) is wrong.</summary>
     public const int BadDescription = 152;
 

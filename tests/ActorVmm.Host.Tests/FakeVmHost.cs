@@ -51,6 +51,10 @@ internal sealed class FakeVmHost : IVmHostFactory, IVmHost
         public VmSpec Spec => spec;
         public Task<VmOutcome> Completion => _ended.Task;
 
+        public Task InjectAsync(ActorVmm.Devices.Faults.FaultRule rule) => Task.CompletedTask;
+
+        public void HealFaults() { }
+
         public string Typed
         {
             get

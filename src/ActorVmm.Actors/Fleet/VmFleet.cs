@@ -3,6 +3,7 @@ using System.Globalization;
 using Akka.Actor;
 using ActorVmm.Actors.Host.Vm;
 using ActorVmm.Actors.Host.Vm.Devices.Virtio;
+using ActorVmm.Devices.Faults;
 
 namespace ActorVmm.Actors.Fleet;
 
@@ -136,6 +137,36 @@ public sealed class VmFleet
         }
 
         Journal.Append(name, "link", $"{device} {(up ? "up" : "down")}");
+    }
+
+    /// <summary>One more fault in a VM that runs.</summary>
+    /// <exception cref="FleetException">It does not run.</exception>
+    public async Task InjectAsync(string name, FaultRule rule)
+    {
+        ArgumentNullException.ThrowIfNull(rule);
+        var vm = Get(name);
+        if (vm.Status.State is not (VmState.Running or VmState.Paused) || vm.Handle is not { } handle)
+            throw new FleetException(FleetFault.Conflict, $"{name} is {Word(vm.Status.State)}: a fault needs a VM that runs");
+        try
+        {
+            await handle.InjectAsync(rule).ConfigureAwait(false);
+            Journal.Append(name, "fault", $"injected: {rule}");
+        }
+        catch (InvalidOperationException refused)
+        {
+            throw new FleetException(FleetFault.Failed, refused.Message, refused);
+        }
+    }
+
+    /// <summary>Ends all faults of a VM that runs.</summary>
+    /// <exception cref="FleetException">It does not run.</exception>
+    public void Heal(string name)
+    {
+        var vm = Get(name);
+        if (vm.Status.State is not (VmState.Running or VmState.Paused) || vm.Handle is not { } handle)
+            throw new FleetException(FleetFault.Conflict, $"{name} is {Word(vm.Status.State)}: there is nothing to heal");
+        handle.HealFaults();
+        Journal.Append(name, "fault", "all faults end");
     }
 
     /// <summary>The tree of a VM that runs, or what is known of one that does not.</summary>

@@ -26,6 +26,8 @@ public static class Verdicts
         new("the same access again", "as above; the access reads as all ones", "a delay, one failed access"),
         new("a device handler does not return, and may write to guest memory or a backend",
             "the VM ends as failed; its memory is kept", "power loss"),
+        new("a disk answers nothing in `backend-deadline`", "counts as a failure of its device: restarted, and what was under way begins again",
+            "a delay"),
         new("more than `max-lost-threads` threads of a VM are lost in handlers", "the VM ends as failed; its memory is kept", "power loss"),
         new("more than `max-retries` in `within`",
             "`over-limit`: `pause` (the access is kept, resuming tries it again), `unplug`, or `fail`", "a pause; an open bus; power loss"),

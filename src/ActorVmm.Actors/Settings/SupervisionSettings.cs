@@ -24,10 +24,11 @@ public sealed record DeviceLimits(int MaxRetries, TimeSpan Within, OverLimitPoli
 /// <summary>How often devices may fail and how long they may take, and then what (<c>actorvmm.supervision</c>).</summary>
 /// <param name="Standard">The limits of a device that has none of its own.</param>
 /// <param name="HangDeadline">How long a handler may take before it counts as hung.</param>
+/// <param name="BackendDeadline">How long a backend may answer nothing while it has requests.</param>
 /// <param name="MaxLostThreads">Threads that one VM may lose in hung handlers before it ends; 0 to 64.</param>
 /// <param name="Devices">Limits by the device's name.</param>
 public sealed record SupervisionSettings(
-    DeviceLimits Standard, TimeSpan HangDeadline, int MaxLostThreads, IReadOnlyDictionary<string, DeviceLimits> Devices)
+    DeviceLimits Standard, TimeSpan HangDeadline, TimeSpan BackendDeadline, int MaxLostThreads, IReadOnlyDictionary<string, DeviceLimits> Devices)
 {
     private const string Section = "actorvmm.supervision";
 
@@ -48,6 +49,7 @@ public sealed record SupervisionSettings(
         return new SupervisionSettings(
             standard,
             Check.Duration(config, $"{Section}.hang-deadline"),
+            Check.Duration(config, $"{Section}.backend-deadline"),
             Check.Range(config, $"{Section}.max-lost-threads", least: 0, most: 64),
             Check.Names(config, DevicesSection).ToDictionary(
                 name => name, name => Limits(config, $"{DevicesSection}.{name}", standard), StringComparer.Ordinal));

@@ -15,7 +15,10 @@ public enum FaultKind
     /// <summary>A request is answered later, in machine time.</summary>
     BlockLatency,
 
-    /// <summary>Only the first part of a write happens; it is answered as done.</summary>
+    /// <summary>
+    /// Only the first part of a write happens; it is answered as done. Together with <see cref="BlockVolatileCache"/> the rest happens with
+    /// the next flush: that is how a write is torn where the power fails.
+    /// </summary>
     BlockTornWrite,
 
     /// <summary>A write happens at another place than it was asked for; it is answered as done.</summary>

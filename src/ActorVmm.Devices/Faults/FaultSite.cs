@@ -60,6 +60,14 @@ public sealed class FaultSite
         return _hits;
     }
 
+    /// <summary>True where there is a rule of this kind.</summary>
+    public bool Has(FaultKind kind)
+    {
+        foreach (var rule in _rules)
+            if (rule.Rule.Kind == kind) return true;
+        return false;
+    }
+
     /// <summary>True where a rule of this kind lasts now (a disk that is full, a line that is slow).</summary>
     public bool Lasts(FaultKind kind)
     {

@@ -1,5 +1,6 @@
 using System.Globalization;
 using ActorVmm.Actors.Fleet;
+using ActorVmm.Host.Faults;
 using ActorVmm.Host.Fleet;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
@@ -42,8 +43,17 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
             .WithSummary("The cable of a network interface: ?state=up puts it in, ?state=down pulls it.").Produces<LinkView>()
             .Produces<ErrorView>(400).Produces<ErrorView>(404).Produces<ErrorView>(409).Produces<ErrorView>(502);
 
-        api.MapGet("/vms/{name}/logs",
-            LogsAsync).WithSummary("The console from its first byte; ?follow=true goes on, ?tail=N gives the last N bytes.");
+        api.MapPost("/vms/{name}/faults", InjectAsync)
+            .WithSummary("One more fault: the body is a rule of the faults section in HOCON or JSON.").Produces(204).Produces<ErrorView>(400)
+            .Produces<ErrorView>(404).Produces<ErrorView>(409);
+        api.MapDelete("/vms/{name}/faults", (string name) =>
+            {
+                Fleet.Heal(name);
+                return Results.NoContent();
+            })
+            .WithSummary("Ends all faults of a VM.").Produces(204).Produces<ErrorView>(404).Produces<ErrorView>(409);
+
+        api.MapGet("/vms/{name}/logs", LogsAsync).WithSummary("The console from its first byte; ?follow=true goes on, ?tail=N gives the last N bytes.");
         api.MapGet("/vms/{name}/console", ConsoleAsync).WithSummary("The console as a WebSocket; ?replay=N begins with the last N bytes.");
         api.MapGet("/tree", TreeAsync).WithSummary("The actor tree with what each unit says about itself.").Produces<NodeView>();
         api.MapGet("/inspect",
@@ -107,6 +117,14 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
         if (start == true) await Fleet.StartAsync(vm.Name).ConfigureAwait(false);
         request.HttpContext.Response.Headers.Location = $"/vms/{vm.Name}";
         return Results.Json(VmView.Of(Fleet.Get(vm.Name), time), ApiJson.Default.VmView, statusCode: 201);
+    }
+
+    private async Task<IResult> InjectAsync(HttpRequest request, string name)
+    {
+        using var reader = new StreamReader(request.Body);
+        var rule = FaultSection.ParseRule(await reader.ReadToEndAsync(request.HttpContext.RequestAborted).ConfigureAwait(false), "the body");
+        await Fleet.InjectAsync(name, rule).ConfigureAwait(false);
+        return Results.NoContent();
     }
 
     private async Task<IResult> RemoveAsync(string name, bool force)

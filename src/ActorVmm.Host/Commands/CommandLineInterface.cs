@@ -32,6 +32,7 @@ internal sealed class CommandLineInterface
         if (arguments is not ["run" or "demo" or "check" or "doctor", ..])
         {
             foreach (var command in new HostCommands(_services, _descriptors, _output, _verbose).All()) root.Add(command);
+            root.Add(ExperimentCommands.Of(_descriptors));
             root.Add(Completion.Command(root));
         }
 
@@ -101,12 +102,27 @@ internal sealed class CommandLineInterface
             if (result.GetResult(net) is null || result.GetValue(net) is { Length: > 0 })
                 result.AddError("--forward: ports lead into a network in this process; give --net without a tap too");
         });
+        var crash = new Option<bool>("--crash") { Description = "Crash block, network and serial actors while a guest checks what it writes." };
+        var crashes = new Option<int?>("--crashes") { Description = "With --crash: end after N crashes, with exit code 0 only if the guest saw no error.", HelpName = "N" };
+        crash.Hidden = crashes.Hidden = true; // until the soak has shown that a guest outlives thousands of crashes
+        crashes.Validators.Add(result =>
+        {
+            if (result.Tokens.Count == 1 && int.TryParse(result.Tokens[0].Value, CultureInfo.InvariantCulture, out var value) && value < 1)
+                result.AddError($"--crashes {result.Tokens[0].Value}: allowed is 1 or more");
+        });
         var command = Examples
             .Of(new Command("demo", "Boots Debian's kernel to a shell; fetches what is missing into the user's cache on first use.")
         {
-            vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, disk, net, forward, refresh,
+            vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, disk, net, forward, refresh, crash, crashes,
         }, "actorvmm demo", "actorvmm demo --vcpus 2 --memory 512", "actorvmm demo --disk --net");
-        command.SetAction((parsed, _) => new DemoCommand(_services, _descriptors).RunAsync(new DemoOptions(
+        command.Validators.Add(result =>
+        {
+            if (result.GetValue(crashes) is not null && !result.GetValue(crash)) result.AddError("--crashes needs --crash");
+        });
+        command.SetAction((parsed, cancel) => parsed.GetValue(crash)
+            ? new CrashDemo(_services, _output, _descriptors.Errors).RunAsync(
+                parsed.GetValue(hypervisor)!, parsed.GetValue(crashes), parsed.GetValue(vcpus), cancel)
+            : new DemoCommand(_services, _descriptors).RunAsync(new DemoOptions(
             parsed.GetValue(hypervisor)!, ClockOf(parsed.GetValue(clock)) ?? ClockMode.Host, parsed.GetValue(vcpus),
             parsed.GetValue(memory), parsed.GetValue(kernel), parsed.GetValue(initrd), parsed.GetValue(cmdline),
             parsed.GetValue(refresh), parsed.GetValue(_verbose))

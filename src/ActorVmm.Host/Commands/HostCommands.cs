@@ -25,7 +25,7 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         Many("start", "Starts VMs, and returns when their guests run.", "start"),
         Stop(), Many("kill", "Cuts the power of VMs.", "kill"), Restart(),
         Many("pause", "Stops vCPUs and clock of VMs.", "pause"), Many("resume", "Lets paused VMs go on.", "resume"),
-        Rm(), Logs(), ConsoleCommand(), Top(), Tree(), Inspect(), Events(), Pulse(), Link(), Reload(),
+        Rm(), Logs(), ConsoleCommand(), Top(), Tree(), Inspect(), Events(), Pulse(), Link(), Inject(), Reload(),
     ];
 
     private Command HostDaemonCommand()
@@ -273,6 +273,28 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
             else await output.WriteLineAsync($"{link.Vm}: {link.Device} {link.State}").ConfigureAwait(false);
         });
         return Examples.Of(command, "actorvmm link web-0 net0 down", "actorvmm link web-0 net0 up");
+    }
+
+    private Command Inject()
+    {
+        var name = VmArgument();
+        var rule = new Argument<string?>("RULE")
+        {
+            Description = "A rule of the faults section, for example 'kind = actor-crash, device = blk0, every = 100'.", Arity = ArgumentArity.ZeroOrOne,
+        };
+        var heal = new Option<bool>("--heal") { Description = "End all faults of the VM instead." };
+        var command = Client("inject", "Makes something go wrong in a VM that runs; config/faults.conf shows every rule.", [name, rule, heal],
+            async (host, parsed, cancel) =>
+            {
+                var path = $"/vms/{Escape(parsed, name)}/faults";
+                if (parsed.GetValue(heal)) await host.TextAsync(HttpMethod.Delete, path, cancel: cancel).ConfigureAwait(false);
+                else await host.TextAsync(HttpMethod.Post, path, new StringContent(parsed.GetValue(rule)!), cancel).ConfigureAwait(false);
+            });
+        command.Validators.Add(result =>
+        {
+            if (result.GetValue(heal) == (result.GetValue(rule) is not null)) result.AddError("give a rule, or --heal");
+        });
+        return Examples.Of(command, "actorvmm inject web-0 'kind = block-latency, device = blk0, delay = 50ms, for = 10s'", "actorvmm inject web-0 --heal");
     }
 
     private Command Reload()

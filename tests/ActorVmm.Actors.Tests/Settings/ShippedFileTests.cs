@@ -12,6 +12,7 @@ public sealed class ShippedFileTests
         ["actorvmm.supervision.within"] = ("33s", s => s.Supervision.Standard.Within),
         ["actorvmm.supervision.over-limit"] = ("unplug", s => s.Supervision.Standard.OverLimit),
         ["actorvmm.supervision.hang-deadline"] = ("34s", s => s.Supervision.HangDeadline),
+        ["actorvmm.supervision.backend-deadline"] = ("35s", s => s.Supervision.BackendDeadline),
         ["actorvmm.supervision.max-lost-threads"] = ("9", s => s.Supervision.MaxLostThreads),
         ["actorvmm.reply-deadline"] = ("123ms", s => s.ReplyDeadline),
         ["actorvmm.control-deadline"] = ("124ms", s => s.ControlDeadline),

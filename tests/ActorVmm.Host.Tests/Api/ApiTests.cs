@@ -44,7 +44,7 @@ public sealed class ApiTests
         {
             using var request = new HttpRequestMessage(new HttpMethod(method),
                 path) { Content = body is null ? null : new StringContent(body) };
-            // What is too large is refused unread, and the connection ends: a client that is still sending may see that before the answer.
+            // Refused by its length alone: a client that sends on regardless may find the connection closed before the answer.
             request.Headers.ExpectContinue = status == 413;
             using var answer = await http.SendAsync(request);
             var text = await answer.Content.ReadAsStringAsync();

@@ -44,6 +44,9 @@ public sealed class HostCommandTests
     [InlineData("link a net0 sideways", 153, "sideways")]
     [InlineData("stop a --deadline soon", 152, "allowed is a time")]
     [InlineData("create nix.json", 152, "cannot be read")]
+    [InlineData("inject a kind=block-eoi", 152, "did you mean block-eio?")]
+    [InlineData("inject b kind=block-eio", 33, "b is stopped: a fault needs a VM that runs")]
+    [InlineData("inject a", 153, "give a rule, or --heal")]
     [InlineData("start", 153, "Required argument 'VM' missing")]
     [InlineData("ps a b", 153, "Unrecognized command or argument")]
     [InlineData("frobnicate", 153, "Unrecognized command or argument 'frobnicate'")]
@@ -71,6 +74,16 @@ public sealed class HostCommandTests
         Assert.Equal([("a", "net1", new NetUpdate(Plugged: false)), ("a", "net0", new NetUpdate(Plugged: true))], fake.Updates);
         var events = (await host.CommandAsync("events --vm a")).Output;
         Assert.Matches("(?s)a +link +net1 down.*a +link +net0 up", events);
+    }
+
+    [Fact]
+    public async Task A_fault_is_injected_and_healed()
+    {
+        await using var host = await new HostFixture().StartAsync(Two);
+        Assert.Equal((0, "", ""), await host.CommandAsync("inject a kind=actor-crash,device=serial0,times=3"));
+        Assert.Contains("injected: actor-crash (actor-crash on serial0)", (await host.CommandAsync("events")).Output, StringComparison.Ordinal);
+        Assert.Equal((0, "", ""), await host.CommandAsync("inject a --heal"));
+        Assert.Contains("all faults end", (await host.CommandAsync("events")).Output, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -157,7 +170,7 @@ public sealed class HostCommandTests
         var zsh = (await host.CommandAsync("completion zsh")).Output;
         foreach (var command in (string[])["demo", "run", "check", "doctor", "host", "ps", "start", "stop", "pause", "resume", "kill",
             "restart", "rm",
-            "logs", "console", "top", "tree", "inspect", "events", "pulse", "link", "reload", "create", "completion"])
+            "logs", "console", "top", "tree", "inspect", "events", "pulse", "link", "inject", "reload", "create", "completion"])
         {
             var help = await host.CommandAsync($"{command} --help");
             Assert.True(help.Status == 0 && help.Output.Contains("Examples:", StringComparison.Ordinal), $"{command}: {help.Output}");

@@ -71,8 +71,8 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     protected override void PostStop()
     {
         _run.Outcome = new VmOutcome(StopReason.Requested, "the host stopped", Retired());
-        _run.Gauges?.Close();
         _faultHooks?.Dispose();
+        _run.Gauges?.Close();
         _poller.Dispose();
         _parts?.Dispose();
         FailWaiters();
@@ -291,7 +291,8 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
 
     private void OnBusReady()
     {
-        var links = new VcpuLinks(Self, _bus, _alarms!, _flag, _settings.ReplyDeadline, _run.Gauges);
+        var links = new VcpuLinks(Self, _bus, _alarms!, _flag, _settings.ReplyDeadline, _run.Gauges,
+            Alone: _parts!.Machine.Vcpus.Count == 1);
         _vcpus = Context.ActorOf(VcpusSupervisor.Props(_parts!.Machine.Vcpus, links, _settings.InspectDeadline), "vcpus");
         _events = Context.ActorOf(EventsActor.Props(_run.Console.Input, _serial, _poller), "events");
         Await(_parts.Machine.Vcpus.Count + 1, then: OnAllStarted);

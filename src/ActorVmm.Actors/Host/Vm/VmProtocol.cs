@@ -18,20 +18,20 @@ internal static class VmProtocol
     public sealed record Resume(TaskCompletionSource Done);
 
     /// <summary>
-    /// Command: pause, save, reset, restore, resume in place; <paramref name="Done"/> completes with the time that the guest stood still.
-    /// </summary>
-    public sealed record Pulse(TaskCompletionSource<TimeSpan> Done);
-
-    /// <summary>Command: press a key of the machine; what the guest makes of it is the guest's affair.</summary>
-    public sealed record Press(PowerKey Key);
-
-    /// <summary>
     /// Command: one more fault, at run time; <paramref name="Done"/> completes when the rule is in force, and faults where the VM ends.
     /// </summary>
     public sealed record Inject(FaultRule Rule, TaskCompletionSource Done);
 
     /// <summary>Command: all faults end.</summary>
     public sealed record Heal { public static readonly Heal Instance = new(); }
+
+    /// <summary>
+    /// Command: pause, save, reset, restore, resume in place; <paramref name="Done"/> completes with the time that the guest stood still.
+    /// </summary>
+    public sealed record Pulse(TaskCompletionSource<TimeSpan> Done);
+
+    /// <summary>Command: press a key of the machine; what the guest makes of it is the guest's affair.</summary>
+    public sealed record Press(PowerKey Key);
 
     /// <summary>Event: a device passes on what the guest wants for its machine.</summary>
     public sealed record PowerSignalled(PowerEvent Signal);

@@ -24,6 +24,7 @@ public sealed class EntropyDevice : IVirtioDevice, ITimedDevice
     private readonly RateLimiter _limiter;
     private IVirtioPort? _port;
     private State _state;
+    private ulong? _starvedUntil; // the source has nothing before then
 
     /// <param name="source">Outlives the device.</param>
     /// <param name="clock">Machine time, for the rate limit.</param>
@@ -52,7 +53,7 @@ public sealed class EntropyDevice : IVirtioDevice, ITimedDevice
     public int StateSize => Unsafe.SizeOf<State>();
 
     /// <inheritdoc/>
-    public ulong? Deadline => _limiter.Deadline;
+    public ulong? Deadline => _starvedUntil is { } until ? Math.Max(until, _limiter.Deadline ?? 0) : _limiter.Deadline;
 
     /// <summary>Bytes given since power-on.</summary>
     public ulong Given => _state.Position;
@@ -94,7 +95,7 @@ public sealed class EntropyDevice : IVirtioDevice, ITimedDevice
     /// <inheritdoc/>
     public void Advance(ulong nanoseconds)
     {
-        if (_limiter.Deadline is { } at && at <= nanoseconds) Serve();
+        if (Deadline is { } at && at <= nanoseconds) Serve();
     }
 
     /// <inheritdoc/>
@@ -118,6 +119,12 @@ public sealed class EntropyDevice : IVirtioDevice, ITimedDevice
         var queue = port.Queue(0);
         while (queue.TryTake(out var chain))
         {
+            if ((_starvedUntil = _source.ReadyAt()) is not null)
+            {
+                queue.Untake(chain);
+                return;
+            }
+
             var count = (int)Math.Min(chain.WritableLength, MaxBytes);
             if (!_limiter.TryTake((ulong)count, _clock.Nanoseconds))
             {

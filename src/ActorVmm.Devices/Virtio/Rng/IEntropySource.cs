@@ -8,4 +8,7 @@ public interface IEntropySource
     /// same bytes for the same position, and the host's source has no positions and gives fresh ones.
     /// </summary>
     void Fill(ulong position, Span<byte> into);
+
+    /// <summary>Machine time in nanoseconds at which there are bytes again; null where there are some now.</summary>
+    ulong? ReadyAt() => null;
 }

@@ -96,6 +96,7 @@ public abstract class DeviceActor<TState> : UntypedActor
         switch (message)
         {
             case AlarmRang: OnAlarm(); break;
+            case BackendOverdue overdue: throw overdue.Cause; // a failure like another: the next instance begins what is under way again
             case UnitProtocol.Start or UnitProtocol.Stop: Sender.Tell(new UnitProtocol.Done(Slot.Name)); break;
             case UnitProtocol.Reset: OnReset(); break;
             case UnitProtocol.Save: Sender.Tell(new UnitProtocol.Saved(Slot.Name, _checkpoint.Last)); break;
@@ -319,3 +320,7 @@ public abstract class DeviceActor<TState> : UntypedActor
         public void Undeliverable() { /* PostStop answers what is owed. */ }
     }
 }
+
+/// <summary>Told by the watchdog: the backend has not answered for too long.</summary>
+/// <param name="Cause">What was seen.</param>
+internal sealed record BackendOverdue(DeviceHungException Cause);

@@ -68,6 +68,9 @@ public sealed class DeviceSlot
     /// <summary>Machine time.</summary>
     public IMachineClock Clock => _alarms.Clock;
 
+    /// <summary>The device's backend, for the watchdog; null where it has none that could hang.</summary>
+    public IBackendProgress? Backend { get; set; }
+
     /// <summary>Faults of the device's actor; null unless a plan has rules for it.</summary>
     internal HandlerFaults? Faults
     {

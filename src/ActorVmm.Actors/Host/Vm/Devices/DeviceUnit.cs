@@ -32,13 +32,13 @@ public sealed record DeviceUnit(string Name, Props Props, params IReadOnlyList<A
 /// <param name="BootUnixNanoseconds">Wall clock at machine time 0.</param>
 public sealed record DeviceParts(IMachine Machine, AlarmClock Alarms, IEffectTarget Target, VmConsole Console, ulong BootUnixNanoseconds)
 {
+    /// <summary>The VM's faults; null where none can be injected.</summary>
+    public VmFaults? Faults { get; init; }
+
     private readonly List<DeviceSlot> _slots = [];
 
     /// <summary>The slots given out so far: their counters are read from outside while the VM runs.</summary>
     public IReadOnlyList<DeviceSlot> Slots => _slots;
-
-    /// <summary>The VM's faults; null where none can be injected.</summary>
-    public VmFaults? Faults { get; init; }
 
     /// <summary>Watches descriptors (doorbells, taps) for devices.</summary>
     public required EventPoller Poller { get; init; }
@@ -53,8 +53,8 @@ public sealed record DeviceParts(IMachine Machine, AlarmClock Alarms, IEffectTar
     public DeviceSlot Slot(string name)
     {
         var slot = new DeviceSlot(name, new EffectBuffer(Target), Alarms);
-        _slots.Add(slot);
         if (FaultHooks.Compiled) Faults?.Attach(slot);
+        _slots.Add(slot);
         return slot;
     }
 }

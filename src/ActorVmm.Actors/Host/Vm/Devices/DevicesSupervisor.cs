@@ -19,6 +19,7 @@ public sealed class DevicesSupervisor : UntypedActor
     private readonly IActorRef _bus;
     private readonly IActorRef _vm = Context.Parent;
     private readonly ActorSettings _settings;
+    private readonly int _backendLooks;
     private readonly RestartBudget _budget;
     private readonly Strategy _strategy;
     private readonly ILoggingAdapter _log = Context.GetLogger();
@@ -33,6 +34,8 @@ public sealed class DevicesSupervisor : UntypedActor
         _units = units;
         _bus = bus;
         _settings = settings;
+        _backendLooks = (int)Math.Ceiling(
+            settings.Supervision.BackendDeadline / (settings.Supervision.HangDeadline / Member.LooksPerDeadline));
         _budget = new RestartBudget(settings.Supervision);
         _strategy = new Strategy(this);
     }
@@ -139,6 +142,7 @@ public sealed class DevicesSupervisor : UntypedActor
     {
         foreach (var member in _devices.Values)
         {
+            if (member.BackendHasNotMoved(_backendLooks)) OnBackendOverdue(member);
             if (member.HasNotMoved() && member.Unit.Slot!.Turn.TryFence(member.LastSample)) OnHung(member);
         }
 
@@ -150,6 +154,13 @@ public sealed class DevicesSupervisor : UntypedActor
     private void LookAgain() =>
         _nextLook = Context.System.Scheduler.ScheduleTellOnceCancelable(
             _settings.Supervision.HangDeadline / Member.LooksPerDeadline, Self, Look.Instance, Self);
+
+    private void OnBackendOverdue(Member member)
+    {
+        var cause = new DeviceHungException(
+            $"the backend of {member.Unit.Name} has not answered for {_settings.Supervision.BackendDeadline}");
+        member.Actor.Tell(new BackendOverdue(cause));
+    }
 
     private void OnHung(Member member)
     {
@@ -248,6 +259,21 @@ public sealed class DevicesSupervisor : UntypedActor
             _still = Dispatch.Turn.IsInside(sample) && sample == LastSample ? _still + 1 : 0;
             LastSample = sample;
             return _still >= LooksPerDeadline;
+        }
+
+        private long _finished;
+        private int _silent;
+
+        /// <summary>True where the backend had something to answer, and answered nothing, at this many looks.</summary>
+        public bool BackendHasNotMoved(int looks)
+        {
+            if (Unit.Slot?.Backend is not { } backend) return false;
+            var finished = backend.Finished;
+            _silent = backend.Outstanding > 0 && finished == _finished ? _silent + 1 : 0;
+            _finished = finished;
+            if (_silent < looks) return false;
+            _silent = 0;
+            return true;
         }
 
         public void Wait(string health, Action goOn) => (Health, _goOn) = (health, goOn);

@@ -1,6 +1,9 @@
 using ActorVmm.Actors.Host.Vm.Devices;
 using ActorVmm.Devices.Faults;
 using ActorVmm.Devices.Virtio;
+using ActorVmm.Devices.Virtio.Block;
+using ActorVmm.Devices.Virtio.Net;
+using ActorVmm.Devices.Virtio.Rng;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Actors.Host.Vm.Faults;
@@ -59,6 +62,21 @@ public sealed class VmFaults : IDisposable
         var hook = new QueueFaults(new HandlerFaults(site, site, this));
         site.OnArmed(() => ledger.CrashHook = hook);
     }
+
+    /// <summary>A disk with the plan's faults before it.</summary>
+    public FaultyDisk Wrap(string device, IDisk disk) => new FaultyDisk(disk, Engine.Site(FaultFamily.Disk, device), At);
+
+    /// <summary>A network's outside with the plan's faults before it.</summary>
+    public IPacketPort Wrap(string device, IPacketPort port)
+    {
+        var faulty = new FaultyPackets(port, Engine.Site(FaultFamily.Packets, device), At);
+        Links[device] = faulty.SetLink;
+        Engine.Healed += () => faulty.SetLink(up: true);
+        return faulty;
+    }
+
+    /// <summary>A source of entropy with the plan's faults before it.</summary>
+    public IEntropySource Wrap(string device, IEntropySource source) => new FaultyEntropy(source, Engine.Site(FaultFamily.Entropy, device));
 
     /// <summary>Calls <paramref name="action"/> on vCPU 0's thread at a machine time; under virtual time at exactly that one. Any thread.</summary>
     public void At(ulong nanoseconds, Action action)

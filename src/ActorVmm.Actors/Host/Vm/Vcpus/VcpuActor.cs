@@ -193,7 +193,11 @@ public sealed partial class VcpuActor : UntypedActor
         {
             case VcpuExitKind.Kicked: return true; // the gate says why, unless the cause has been served meanwhile
             case VcpuExitKind.Alarm: return Ring();
-            case VcpuExitKind.Halted: _links.Vm.Tell(new VcpuProtocol.Halted(_vcpu.Id), Self); return true;
+            case VcpuExitKind.Halted:
+                // Nobody else can wake a vCPU that is alone. It waits here for the verdict: time that went on would be another in each run.
+                if (_links.Alone) _links.Run.Ending = true;
+                _links.Vm.Tell(new VcpuProtocol.Halted(_vcpu.Id), Self);
+                return true;
             case VcpuExitKind.Shutdown: return End(StopReason.TripleFault, "");
             case VcpuExitKind.SystemEvent: return End(StopReason.Poweroff, _vcpu.Exit.Detail ?? "");
             case VcpuExitKind.Failed: return End(StopReason.Failed, _vcpu.Exit.Detail ?? "the hypervisor gives no cause");
@@ -465,5 +469,6 @@ public sealed partial class VcpuActor : UntypedActor
 /// <param name="Run">Whether the guest may be entered.</param>
 /// <param name="ReplyDeadline">The longest wait for a device.</param>
 /// <param name="Meters">Where each vCPU can be found by whoever reads its counters; null where nobody does.</param>
+/// <param name="Alone">True where the machine has one vCPU.</param>
 public sealed record VcpuLinks(IActorRef Vm, IActorRef Bus, AlarmClock Alarms, RunFlag Run, TimeSpan ReplyDeadline,
-    VmGauges? Meters = null);
+    VmGauges? Meters = null, bool Alone = false);

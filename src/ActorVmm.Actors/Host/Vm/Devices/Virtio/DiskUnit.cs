@@ -20,7 +20,11 @@ public sealed record DeviceUpdated(string Device, string? Refusal);
 public sealed record DiskUpdate(string? Path = null, RateLimiterChange? Limits = null);
 
 /// <summary>What outlives the instances of one block device: the disk, its counters, and its settings as they are now.</summary>
-internal sealed class DiskUnit(FileDisk disk, DiskSpec spec, IClock clock)
+/// <param name="file">The backend.</param>
+/// <param name="disk">The backend, or what stands before it.</param>
+/// <param name="spec">What was asked for.</param>
+/// <param name="clock">Machine time.</param>
+internal sealed class DiskUnit(FileDisk file, IDisk disk, DiskSpec spec, IClock clock)
 {
     private BlockSettings _settings = new() { Queues = spec.Queues, QueueSize = (ushort)spec.QueueSize, RateLimit = spec.Limits };
 
@@ -36,7 +40,7 @@ internal sealed class DiskUnit(FileDisk disk, DiskSpec spec, IClock clock)
         if (what is not DiskUpdate update) return "a disk knows no such change";
         try
         {
-            if (update.Path is { } path) disk.ChangeTo(path);
+            if (update.Path is { } path) file.ChangeTo(path);
         }
         catch (DiskException cannot)
         {

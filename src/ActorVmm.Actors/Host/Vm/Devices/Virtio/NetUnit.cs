@@ -1,3 +1,4 @@
+using ActorVmm.Actors.Host.Vm.Faults;
 using ActorVmm.Backends.Polling;
 using ActorVmm.Backends.Taps;
 using ActorVmm.Backends.UserNet;
@@ -37,6 +38,7 @@ internal sealed class NetUnit(IPacketPort packets, NetOptions options, IClock cl
         var slot = new VirtioSlot(parts, place, options.Queues);
         var packets = Open(wanted, parts.Poller);
         slot.Own(packets);
+        if (FaultHooks.Compiled && parts.Faults is { } faults) packets = faults.Wrap(place.Name, packets);
         var unit = new NetUnit(packets, options, slot.Clock);
         unit.Control.Ring = slot.Ring;
         packets.OnReady(slot.Ring);

@@ -1,5 +1,7 @@
+using ActorVmm.Actors.Host.Vm.Faults;
 using ActorVmm.Backends.Disks;
 using ActorVmm.Backends.Entropy;
+using ActorVmm.Devices.Virtio.Block;
 using ActorVmm.Devices.Virtio.Rng;
 using ActorVmm.Hypervisor;
 
@@ -24,7 +26,15 @@ internal static class VirtioRack
         var disk = Open(spec, wanted);
         slot.Own(disk);
         disk.Wake = slot.Ring;
-        var unit = new DiskUnit(disk, wanted, slot.Clock);
+        IDisk seen = disk;
+        if (FaultHooks.Compiled && parts.Faults is { } faults)
+        {
+            var faulty = faults.Wrap(place.Name, disk);
+            slot.Base.Backend = faulty;
+            seen = faulty;
+        }
+
+        var unit = new DiskUnit(disk, seen, wanted, slot.Clock);
         slot.Control = unit.Update;
         return slot.Unit(unit.Make);
     }
@@ -57,6 +67,7 @@ internal static class VirtioRack
             source = seeded;
         }
 
+        if (FaultHooks.Compiled && parts.Faults is { } faults) source = faults.Wrap(place.Name, source);
         return slot.Unit(() => new EntropyDevice(source, slot.Clock, wanted.Limits));
     }
 }
