@@ -35,6 +35,7 @@ internal sealed class CrashDemo(HostServices services, TextWriter output, TextWr
             if (terminal) await output.WriteLineAsync().ConfigureAwait(false);
             await output.WriteLineAsync(string.Create(CultureInfo.InvariantCulture,
                 $"{Text(report)}; {report.Restarts} restarts; the guest ended by {report.Ended?.Text}")).ConfigureAwait(false);
+            foreach (var (device, pause) in report.Pauses) await output.WriteLineAsync($"  {device} was away: {pause}").ConfigureAwait(false);
             return report.IsClean && report.Crashes >= (crashes ?? 0) ? ExitCodes.Success : ExitCodes.Failure;
         }
         catch (Exception cannot) when (cannot is HypervisorException or GuestException)
