@@ -116,8 +116,8 @@ internal sealed class CrashLoop(CrashLoopOptions options) : IByteSink, IExitHand
             return Now with { Ended = await ended.ConfigureAwait(false) };
 
         // Enough: the rest of the run is quiet, and the guest says what it has seen.
-        var tree = await vm.InspectAsync().ConfigureAwait(false);
         vm.HealFaults();
+        var tree = await vm.InspectAsync().ConfigureAwait(false);
         _input.Feed("touch /tmp/stop; wait; "u8);
         _input.Feed("echo kernel $(dmesg | grep -c -i -E 'i/o error|hung|bug:|oops|call trace|reset') complaints; poweroff -f\n"u8);
         try

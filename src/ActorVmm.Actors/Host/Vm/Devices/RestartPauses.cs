@@ -30,7 +30,9 @@ internal sealed class RestartPauses
         _next = (_next + 1) % Kept;
     }
 
-    /// <summary>The pause than which <paramref name="percent"/> of the kept ones are not longer (nearest rank); null where there is none.</summary>
+    /// <summary>
+    /// The pause that <paramref name="percent"/> of the kept ones do not exceed (nearest rank); null where there is none.
+    /// </summary>
     public TimeSpan? Percentile(int percent)
     {
         if (_latest.Count == 0) return null;

@@ -91,7 +91,8 @@ internal sealed class HandlerFaults(FaultSite site, FaultSite mailbox, VmFaults 
         BusAccess { IsWrite: true, Offset: Doorbell } ring =>
             new FaultEvent("write", Doorbell, Queue: (int)(ring.Data & 0xFFFF), Point: point, Retry: ring.Failures > 0),
         DoorbellRang rang => new FaultEvent("write", Doorbell, Queue: rang.Queue, Point: point), // the same without an exit
-        BusAccess access => new FaultEvent(access.IsWrite ? "write" : "read", access.Offset, Point: point, Retry: access.Failures > 0),
+        BusAccess access =>
+            new FaultEvent(access.IsWrite ? "write" : "read", access.Offset, Point: point, Retry: access.Failures > 0),
         _ => new FaultEvent(Direction: null, Point: point),
     };
 
