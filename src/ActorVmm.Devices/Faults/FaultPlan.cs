@@ -51,6 +51,12 @@ public sealed record FaultRule
     /// <summary>The crash point, for <see cref="FaultKind.ActorCrash"/>; one of <see cref="FaultPoints"/>, or of the virtio queue's.</summary>
     public string? Point { get; init; }
 
+    /// <summary>
+    /// For <see cref="FaultKind.ActorCrash"/>: not while an access is tried once more because the first try crashed. Several rules that wait
+    /// for the same device would else meet one access twice, and that access is then given up.
+    /// </summary>
+    public bool SpareRetry { get; init; }
+
     /// <summary>vCPU number, for the kinds that concern one; null is vCPU 0.</summary>
     public int? Vcpu { get; init; }
 
@@ -135,6 +141,7 @@ public sealed record FaultRule
         FaultKind.IrqSpurious when Gsi is null or < 0 or > 23 => ("gsi", "irq-spurious needs an interrupt input, 0 to 23"),
         FaultKind.MemoryBitFlip when First is null || Last is null => ("first", "memory-bit-flip needs first and last, guest addresses"),
         not FaultKind.ActorCrash when Point is not null => ("point", "only actor-crash has one"),
+        not FaultKind.ActorCrash when SpareRetry => ("spare-retry", "only actor-crash has one"),
         FaultKind.ActorCrash when Point is not null && !FaultPoints.IsKnown(Point) =>
             ("point", $"one of {string.Join(", ", FaultPoints.All)} is expected"),
         _ => null,

@@ -6,7 +6,9 @@ namespace ActorVmm.Devices.Faults;
 /// <param name="Count">Sectors, or 1.</param>
 /// <param name="Queue">Queue; -1 where there is none.</param>
 /// <param name="Point">Crash point; null elsewhere.</param>
-public readonly record struct FaultEvent(string? Direction, ulong First = 0, ulong Count = 1, int Queue = -1, string? Point = null);
+/// <param name="Retry">It belongs to an access that is tried once more.</param>
+public readonly record struct FaultEvent(
+    string? Direction, ulong First = 0, ulong Count = 1, int Queue = -1, string? Point = null, bool Retry = false);
 
 /// <summary>One firing of one rule. Whoever acts on it says what came of it by <see cref="FaultSite.Report"/>.</summary>
 /// <param name="Rule">The rule.</param>
@@ -129,6 +131,7 @@ internal sealed class RuleState(FaultRule rule, FaultEngine engine, string devic
     private bool Fits(in FaultEvent happening)
     {
         if (FaultKinds.DirectionOf(Rule.Kind) is { } only && !string.Equals(only, happening.Direction, StringComparison.Ordinal)) return false;
+        if (Rule.SpareRetry && happening.Retry) return false;
         if (Rule is { Kind: FaultKind.DoorbellLost, First: null } && happening.First != Doorbell) return false;
         if (Rule.Point is { } point && !string.Equals(point, happening.Point, StringComparison.Ordinal)) return false;
         // A crash without a point happens where a message arrives, and not at each of the places that it passes.

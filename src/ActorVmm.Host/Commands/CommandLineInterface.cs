@@ -104,7 +104,6 @@ internal sealed class CommandLineInterface
         });
         var crash = new Option<bool>("--crash") { Description = "Crash block, network and serial actors while a guest checks what it writes." };
         var crashes = new Option<int?>("--crashes") { Description = "With --crash: end after N crashes, with exit code 0 only if the guest saw no error.", HelpName = "N" };
-        crash.Hidden = crashes.Hidden = true; // until the soak has shown that a guest outlives thousands of crashes
         crashes.Validators.Add(result =>
         {
             if (result.Tokens.Count == 1 && int.TryParse(result.Tokens[0].Value, CultureInfo.InvariantCulture, out var value) && value < 1)
@@ -114,7 +113,7 @@ internal sealed class CommandLineInterface
             .Of(new Command("demo", "Boots Debian's kernel to a shell; fetches what is missing into the user's cache on first use.")
         {
             vcpus, memory, clock, hypervisor, kernel, initrd, cmdline, disk, net, forward, refresh, crash, crashes,
-        }, "actorvmm demo", "actorvmm demo --vcpus 2 --memory 512", "actorvmm demo --disk --net");
+        }, "actorvmm demo", "actorvmm demo --vcpus 2 --memory 512", "actorvmm demo --disk --net", "actorvmm demo --crash --crashes 20");
         command.Validators.Add(result =>
         {
             if (result.GetValue(crashes) is not null && !result.GetValue(crash)) result.AddError("--crashes needs --crash");

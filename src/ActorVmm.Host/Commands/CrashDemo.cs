@@ -28,13 +28,15 @@ internal sealed class CrashDemo(HostServices services, TextWriter output, TextWr
         try
         {
             var chosen = services.Hypervisors.Select(hypervisor, out _);
-            await output.WriteLineAsync("A guest writes, reads back, compares and pings while its block, network and serial actors are crashed. "
-                + (crashes is null ? "Ctrl-C ends it." : "")).ConfigureAwait(false);
+            await output.WriteLineAsync("A guest writes, reads back, compares and pings while its block, network and serial actors are crashed."
+                + (crashes is null ? " Ctrl-C ends it." : "")).ConfigureAwait(false);
             var report = await new CrashLoop(new CrashLoopOptions { Crashes = crashes, Vcpus = vcpus }) { Progress = Show }
                 .RunAsync(chosen, cancel).ConfigureAwait(false);
             if (terminal) await output.WriteLineAsync().ConfigureAwait(false);
             await output.WriteLineAsync(string.Create(CultureInfo.InvariantCulture,
                 $"{Text(report)}; {report.Restarts} restarts; the guest ended by {report.Ended?.Text}")).ConfigureAwait(false);
+            foreach (var (device, pause) in report.Pauses)
+                await output.WriteLineAsync($"  {device} was away: {pause}").ConfigureAwait(false);
             return report.IsClean && report.Crashes >= (crashes ?? 0) ? ExitCodes.Success : ExitCodes.Failure;
         }
         catch (Exception cannot) when (cannot is HypervisorException or GuestException)

@@ -39,6 +39,9 @@ internal sealed record CrashLoopOptions
 /// <param name="Ended">How the VM ended; null while it runs.</param>
 internal sealed record CrashLoopReport(int Crashes, long Restarts, int Passes, int GuestErrors, VmOutcome? Ended)
 {
+    /// <summary>How long each crashed device was away, in words; known at the end.</summary>
+    public IReadOnlyList<(string Device, string Pause)> Pauses { get; init; } = [];
+
     /// <summary>The guest noticed nothing, to its end.</summary>
     public bool IsClean => GuestErrors == 0 && Passes > 0 && Ended?.Reason == StopReason.Poweroff;
 }
@@ -113,8 +116,8 @@ internal sealed class CrashLoop(CrashLoopOptions options) : IByteSink, IExitHand
             return Now with { Ended = await ended.ConfigureAwait(false) };
 
         // Enough: the rest of the run is quiet, and the guest says what it has seen.
-        var tree = await vm.InspectAsync().ConfigureAwait(false);
         vm.HealFaults();
+        var tree = await vm.InspectAsync().ConfigureAwait(false);
         _input.Feed("touch /tmp/stop; wait; "u8);
         _input.Feed("echo kernel $(dmesg | grep -c -i -E 'i/o error|hung|bug:|oops|call trace|reset') complaints; poweroff -f\n"u8);
         try
@@ -126,7 +129,7 @@ internal sealed class CrashLoop(CrashLoopOptions options) : IByteSink, IExitHand
             vm.Stop();
         }
 
-        return Now with { Restarts = Restarts(tree), Ended = await ended.ConfigureAwait(false) };
+        return Now with { Restarts = Restarts(tree), Pauses = [.. Pauses(tree)], Ended = await ended.ConfigureAwait(false) };
     }
 
     /// <inheritdoc/>
@@ -181,7 +184,7 @@ internal sealed class CrashLoop(CrashLoopOptions options) : IByteSink, IExitHand
             {
                 rules.Add(new FaultRule
                 {
-                    Kind = FaultKind.ActorCrash, Name = $"{device}-{points[i]}", Device = device, Point = points[i], AfterConsole = Begun,
+                    Kind = FaultKind.ActorCrash, Name = $"{device}-{points[i]}", Device = device, Point = points[i], AfterConsole = Begun, SpareRetry = true,
                     From = (ulong)i * (period / (ulong)points.Length), Period = period,
                 });
             }
@@ -198,6 +201,10 @@ internal sealed class CrashLoop(CrashLoopOptions options) : IByteSink, IExitHand
         + "dd if=/dev/vda bs=64k count=4 2>/dev/null | cmp -s - /tmp/x || errors=$((errors+1)); "
         + "ping -c 1 -W 5 10.0.2.2 >/dev/null || errors=$((errors+1)); "
         + $"{{ {options.Work}; }} || errors=$((errors+1)); echo pass $n errors $errors; done ) &\n";
+
+    private static IEnumerable<(string Device, string Pause)> Pauses(InspectNode node) =>
+        (node.Values.TryGetValue("restart-pause", out var text) && text != "none" ? [(node.Name, text)] : Array.Empty<(string, string)>())
+        .Concat(node.Children?.SelectMany(Pauses) ?? []);
 
     private static long Restarts(InspectNode node) =>
         (node.Values.TryGetValue("restarts", out var text) && long.TryParse(text, out var count) ? count : 0)

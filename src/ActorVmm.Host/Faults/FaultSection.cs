@@ -86,6 +86,7 @@ internal static class FaultSection
             First = rule.Integer("first", Need.Nullable, 0, ulong.MaxValue, ", or 0x..."),
             Last = rule.Integer("last", Need.Nullable, 0, ulong.MaxValue, ", or 0x..."),
             Point = Text(rule, "point"),
+            SpareRetry = rule.Boolean("spare-retry", Need.Nullable) ?? false,
             Vcpu = (int?)rule.Integer("vcpu", Need.Nullable, 0, VmLimits.MaxVcpus - 1),
             Gsi = (int?)rule.Integer("gsi", Need.Nullable, 0, 23),
             Nth = rule.Integer("nth", Need.Nullable, 1, ulong.MaxValue),
@@ -163,6 +164,7 @@ internal static class FaultSection
         if (rule.First is { } first) yield return string.Create(invariant, $"first = {first}");
         if (rule.Last is { } last) yield return string.Create(invariant, $"last = {last}");
         if (rule.Point is { } point) yield return $"point = {point}";
+        if (rule.SpareRetry) yield return "spare-retry = true";
         if (rule.Vcpu is { } vcpu) yield return string.Create(invariant, $"vcpu = {vcpu}");
         if (rule.Gsi is { } gsi) yield return string.Create(invariant, $"gsi = {gsi}");
         if (rule.Nth is { } nth) yield return string.Create(invariant, $"nth = {nth}");

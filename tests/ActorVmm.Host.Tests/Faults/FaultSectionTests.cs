@@ -23,7 +23,7 @@ public sealed class FaultSectionTests : IDisposable
 
         var text = string.Join('\n', Repository.Example("faults.conf").Split('\n').Where(line => !line.TrimStart().StartsWith('#')));
         foreach (var key in (string[])["kind", "name", "device", "queue", "direction", "first", "last", "point", "vcpu", "gsi", "nth", "every",
-            "probability", "times", "from", "until", "after-console", "period", "for", "delay", "amount", "factor"])
+            "probability", "times", "from", "until", "after-console", "period", "for", "delay", "amount", "factor", "spare-retry"])
             Assert.Contains($" {key} = ", text, StringComparison.Ordinal);
     }
 

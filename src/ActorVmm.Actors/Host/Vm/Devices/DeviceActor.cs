@@ -64,9 +64,11 @@ public abstract class DeviceActor<TState> : UntypedActor
     /// <inheritdoc/>
     protected override void PostRestart(Exception reason)
     {
-        Slot.CountRestart();
+        // The ring of an alarm that the failure swallowed does not come again by itself.
+        Slot.AlarmSpent();
         Settle();
         AnswerStored();
+        Slot.CountRestart();
         if (Slot.Owed is not null) Self.Tell(Redeliver.Instance, Self);
     }
 
@@ -155,6 +157,7 @@ public abstract class DeviceActor<TState> : UntypedActor
             ["handled"] = $"{Slot.Handled}",
             ["failures"] = $"{Slot.Failures}",
             ["restarts"] = $"{Slot.Restarts}",
+            ["restart-pause"] = $"{Slot.Pauses}",
             ["last-error"] = Slot.LastError ?? "none",
             ["mailbox"] = $"{((ActorCell)Context).NumberOfMessages}",
         };

@@ -102,9 +102,22 @@ public sealed class DeviceSlot
     /// <summary>Restarts. Any thread.</summary>
     public long Restarts => Volatile.Read(ref _restarts);
 
+    /// <summary>How long the device was away, each time.</summary>
+    internal RestartPauses Pauses { get; } = new();
+
     internal void CountHandled() => Volatile.Write(ref _handled, _handled + 1);
-    internal void CountFailure() => Interlocked.Increment(ref _failures);
-    internal void CountRestart() => Interlocked.Increment(ref _restarts);
+
+    internal void CountFailure()
+    {
+        Interlocked.Increment(ref _failures);
+        Pauses.Failed();
+    }
+
+    internal void CountRestart()
+    {
+        Interlocked.Increment(ref _restarts);
+        Pauses.Restarted();
+    }
 
     /// <summary>Names the actor that the alarm clock wakes.</summary>
     internal void Attach(IActorRef device, Akka.Dispatch.Mailbox mailbox)

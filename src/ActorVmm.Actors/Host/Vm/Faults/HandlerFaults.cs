@@ -14,6 +14,9 @@ internal sealed class HandlerFaults(FaultSite site, FaultSite mailbox, VmFaults 
     /// <summary>QueueNotify of a virtio device (virtio 1.2 §4.2.2).</summary>
     private const ulong Doorbell = 0x50;
 
+    /// <summary>The message that is being handled is an access on its second try.</summary>
+    private bool _retries;
+
     /// <summary>Questions and commands of the VM itself are spared: they are not the device's work.</summary>
     public static bool Concerns(object message) => message.GetType().DeclaringType != typeof(UnitProtocol);
 
@@ -35,6 +38,7 @@ internal sealed class HandlerFaults(FaultSite site, FaultSite mailbox, VmFaults 
     public bool Enter(object message)
     {
         var happening = EventOf(message, FaultPoints.Entered);
+        _retries = happening.Retry;
         var arrives = true;
         foreach (var hit in site.Fire(happening))
         {
@@ -71,7 +75,7 @@ internal sealed class HandlerFaults(FaultSite site, FaultSite mailbox, VmFaults 
     /// <summary>A virtio request has come to a place: may throw.</summary>
     public void AtQueue(string point, int queue, ushort head)
     {
-        var happening = new FaultEvent(Direction: null, First: head, Queue: queue, Point: point);
+        var happening = new FaultEvent(Direction: null, First: head, Queue: queue, Point: point, Retry: _retries);
         foreach (var hit in site.Fire(happening))
             if (hit.Rule.Kind == FaultKind.ActorCrash) Crash(hit, happening);
     }
@@ -84,9 +88,11 @@ internal sealed class HandlerFaults(FaultSite site, FaultSite mailbox, VmFaults 
 
     private static FaultEvent EventOf(object message, string point) => message switch
     {
-        BusAccess { IsWrite: true, Offset: Doorbell } ring => new FaultEvent("write", Doorbell, Queue: (int)(ring.Data & 0xFFFF), Point: point),
+        BusAccess { IsWrite: true, Offset: Doorbell } ring =>
+            new FaultEvent("write", Doorbell, Queue: (int)(ring.Data & 0xFFFF), Point: point, Retry: ring.Failures > 0),
         DoorbellRang rang => new FaultEvent("write", Doorbell, Queue: rang.Queue, Point: point), // the same without an exit
-        BusAccess access => new FaultEvent(access.IsWrite ? "write" : "read", access.Offset, Point: point),
+        BusAccess access =>
+            new FaultEvent(access.IsWrite ? "write" : "read", access.Offset, Point: point, Retry: access.Failures > 0),
         _ => new FaultEvent(Direction: null, Point: point),
     };
 

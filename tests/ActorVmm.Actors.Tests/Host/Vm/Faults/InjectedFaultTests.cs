@@ -81,6 +81,54 @@ public sealed class InjectedFaultTests
         Assert.True(seen.Firings.Count > 10);
     }
 
+    [Theory]
+    [InlineData(true, 0x21UL, 1)]
+    [InlineData(false, 0UL, 2)]
+    public async Task An_access_on_its_second_try_is_spared_where_the_rules_say_so(bool spared, ulong read, int firings)
+    {
+        var answer = ulong.MaxValue;
+        IEnumerator<VcpuExitKind> Guest(ScriptedVcpu cpu)
+        {
+            yield return cpu.Out(Register, 0x21);
+            yield return cpu.In(Register);
+            answer = cpu.Answer;
+        }
+
+        // Both wait for the same write: the second meets it again when it is tried once more.
+        FaultRule Once(string point) => Rule(FaultKind.ActorCrash) with
+        {
+            Name = point, Point = point, Direction = "write", Nth = 1, SpareRetry = spared,
+        };
+        var (_, seen, _, _) = await RunAsync(Guest, [Once(FaultPoints.Entered), Once(FaultPoints.Handled)]);
+
+        Assert.Equal(read, answer);
+        Assert.Equal(firings, seen.Firings.Count);
+    }
+
+    [Theory, MemberData(nameof(CrashPoints))]
+    public async Task An_alarm_whose_message_crashes_at_any_point_has_its_effect_once(string point)
+    {
+        IEnumerator<VcpuExitKind> Guest(ScriptedVcpu cpu)
+        {
+            yield return cpu.Out(ProbeDevice.Port + 4, 100);
+            yield return cpu.ComputeForever();
+        }
+
+        await using var fixture = new VmFixture();
+        var (seen, probe, hypervisor) = (new Seen(), new ProbeFaults(), new ScriptedHypervisor(Guest));
+        var rule = Rule(FaultKind.ActorCrash) with { Point = point, Nth = 2 }; // the first message is the guest's access
+        var spec = VmFixture.Spec() with { Faults = new FaultPlan(7, [rule]) };
+        var vm = await fixture.StartAsync(hypervisor, spec, seen, devices: parts => ProbeActor.Unit(parts, probe));
+        await VmFixture.EventuallyAsync(() => hypervisor.Machine!.Alarm == 100, "the alarm is set");
+        hypervisor.Machine!.Advance(150);
+
+        await VmFixture.EventuallyAsync(() => seen.Firings.Count == 1 && fixture.Console.Output.Length > 0, "the deadline is kept");
+        vm.Stop();
+        await vm.Completion.WaitAsync(VmFixture.Patience);
+        Assert.Equal("!", fixture.Console.Output);
+        Assert.Equal(2, probe.Builds);
+    }
+
     [Fact]
     public async Task A_hang_is_found_and_the_guest_goes_on()
     {
