@@ -371,7 +371,7 @@ internal sealed class KeeperActor : UntypedActor, IWithTimers
     /// <summary>The VM's own word: it also tells of a pause that nobody asked for.</summary>
     private void OnStateChanged(VmEvents.StateChanged changed)
     {
-        if (State is not (VmState.Running or VmState.Paused)) return;
+        if (State is not (VmState.Running or VmState.Paused) || !ReferenceEquals(changed.Run, _vm.Handle?.Completion)) return;
         if (string.Equals(changed.State, "paused", StringComparison.Ordinal)) EnterPausedOrRunning(VmState.Paused, changed.Why);
         if (string.Equals(changed.State, "running", StringComparison.Ordinal)) EnterPausedOrRunning(VmState.Running, "");
     }

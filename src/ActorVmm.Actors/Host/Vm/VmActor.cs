@@ -616,7 +616,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     {
         _log.Debug("{0}: {1} -> {2}", _run.Spec.Name, _state, state);
         if (!string.Equals(_state, state, StringComparison.Ordinal))
-            Context.System.EventStream.Publish(new VmEvents.StateChanged(_run.Spec.Name, state, _attention ?? ""));
+            Context.System.EventStream.Publish(new VmEvents.StateChanged(_run.Spec.Name, state, _attention ?? "", _run.Completion));
         _state = state;
         Become(behaviour);
         if (unstash) Stash.UnstashAll();

@@ -7,7 +7,8 @@ public static class VmEvents
     /// <param name="Vm">Its name.</param>
     /// <param name="State">The state it is in now.</param>
     /// <param name="Why">For a pause that nobody asked for: the cause. Otherwise empty.</param>
-    public sealed record StateChanged(string Vm, string State, string Why);
+    /// <param name="Run">The <see cref="IVmHandle.Completion"/> of the run: a word of an earlier run of the same VM may come late.</param>
+    public sealed record StateChanged(string Vm, string State, string Why, Task<VmOutcome> Run);
 
     /// <summary>Event: a device failed and was restarted from its checkpoint.</summary>
     public sealed record DeviceRestarted(string Vm, string Device, string Cause);
