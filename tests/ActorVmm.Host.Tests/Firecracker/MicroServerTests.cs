@@ -31,7 +31,7 @@ public sealed class MicroServerTests : IDisposable
     /// <summary>Sends, and reads until <paramref name="end"/> or the end.</summary>
     private static async Task<string> TalkAsync(Socket socket, string text, string? end = null)
     {
-        await socket.SendAsync(Encoding.ASCII.GetBytes(text)).WaitAsync(s_patience);
+        if (text.Length > 0) await socket.SendAsync(Encoding.ASCII.GetBytes(text)).WaitAsync(s_patience);
         var answer = new StringBuilder();
         var buffer = new byte[4096];
         while (end is null || !answer.ToString().Contains(end, StringComparison.Ordinal))
