@@ -12,6 +12,8 @@ public sealed class Shell(ConsoleTranscript transcript, Action<string> type)
     public static readonly TimeSpan BootDeadline = TimeSpan.FromSeconds(240);
     public static readonly TimeSpan CommandDeadline = TimeSpan.FromSeconds(60);
 
+    private static readonly Regex s_kernelLine = new(@"^\[ *\d+\.\d{6}\] .*(\n|$)", RegexOptions.Multiline, TimeSpan.FromSeconds(5));
+
     private int _commands;
 
     /// <summary>Waits for the greeting and the first prompt.</summary>
@@ -36,6 +38,8 @@ public sealed class Shell(ConsoleTranscript transcript, Action<string> type)
         var (output, match) = await transcript.ExpectAsync(end, deadline ?? CommandDeadline);
         var status = int.Parse(match.Groups[1].Value, CultureInfo.InvariantCulture);
         output = output.Replace("\r\n", "\n", StringComparison.Ordinal);
+        // The kernel writes on the same console when it likes; its lines are no command's output, unless one asks for them.
+        if (!command.Contains("dmesg", StringComparison.Ordinal)) output = s_kernelLine.Replace(output, "");
         if (status != 0) throw new InvalidOperationException($"\"{command}\" ended with status {status}:\n{output}");
         return output.TrimEnd('\n');
     }
