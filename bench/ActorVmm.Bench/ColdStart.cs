@@ -1,7 +1,7 @@
-using System.Buffers.Binary;
 using System.Globalization;
 using System.Text.Json;
 using ActorVmm.Host.Guests;
+using ActorVmm.Testing.Guests;
 
 namespace ActorVmm.Bench;
 
@@ -12,7 +12,6 @@ namespace ActorVmm.Bench;
 internal static class ColdStart
 {
     private const long Ram = 512L << 20;
-    private const ulong Entry = 0x10_0000;
 
     /// <summary>Arguments: rounds (9).</summary>
     public static int Run(string[] args) =>
@@ -69,29 +68,6 @@ internal static class ColdStart
     {
         // mov dx, 0x3f8; mov al, '!'; out dx, al; mov al, 0xfe; out 0x64, al; hlt
         byte[] code = [0x66, 0xBA, 0xF8, 0x03, 0xB0, (byte)'!', 0xEE, 0xB0, 0xFE, 0xE6, 0x64, 0xF4];
-        const int header = 64, segment = 56, at = 0x1000;
-        var elf = new byte[at + code.Length];
-        byte[] ident = [0x7F, (byte)'E', (byte)'L', (byte)'F', 2, 1, 1];
-        ident.CopyTo(elf, 0);
-        BinaryPrimitives.WriteUInt16LittleEndian(elf.AsSpan(16), 2); // ET_EXEC
-        BinaryPrimitives.WriteUInt16LittleEndian(elf.AsSpan(18), 62); // x86-64
-        BinaryPrimitives.WriteUInt32LittleEndian(elf.AsSpan(20), 1);
-        BinaryPrimitives.WriteUInt64LittleEndian(elf.AsSpan(24), Entry);
-        BinaryPrimitives.WriteUInt64LittleEndian(elf.AsSpan(32), header);
-        BinaryPrimitives.WriteUInt16LittleEndian(elf.AsSpan(52), header);
-        BinaryPrimitives.WriteUInt16LittleEndian(elf.AsSpan(54), segment);
-        BinaryPrimitives.WriteUInt16LittleEndian(elf.AsSpan(56), 1);
-
-        var load = elf.AsSpan(header);
-        BinaryPrimitives.WriteUInt32LittleEndian(load, 1); // PT_LOAD
-        BinaryPrimitives.WriteUInt32LittleEndian(load[4..], 5); // R X
-        BinaryPrimitives.WriteUInt64LittleEndian(load[8..], at);
-        BinaryPrimitives.WriteUInt64LittleEndian(load[16..], Entry);
-        BinaryPrimitives.WriteUInt64LittleEndian(load[24..], Entry);
-        BinaryPrimitives.WriteUInt64LittleEndian(load[32..], (ulong)code.Length);
-        BinaryPrimitives.WriteUInt64LittleEndian(load[40..], (ulong)code.Length);
-        BinaryPrimitives.WriteUInt64LittleEndian(load[48..], at);
-        code.CopyTo(elf, at);
-        return elf;
+        return TinyElf.Of(code);
     }
 }
