@@ -5,10 +5,15 @@ namespace ActorVmm.Memory;
 /// <summary>One contiguous piece of guest RAM, an anonymous private mapping of the host.</summary>
 public sealed unsafe partial class GuestRegion : IDisposable
 {
-    private const int ProtReadWrite = 3;
+    private const int ProtNone = 0, ProtReadWrite = 3;
     private const int MapPrivateAnonymousNoReserve = 0x02 | 0x20 | 0x4000;
 
     private const ulong PageSize = 4096;
+
+    /// <summary>
+    /// Room that nobody may touch, before and behind the RAM: what would run over its edge ends in a fault and not in another VM's memory.
+    /// </summary>
+    private const ulong Guard = 64 << 10;
 
     private byte* _host;
 
@@ -33,12 +38,17 @@ public sealed unsafe partial class GuestRegion : IDisposable
     /// <summary>Maps zeroed, lazily committed memory.</summary>
     public static GuestRegion Map(GuestAddress start, ulong size)
     {
-        // SAFETY: a fresh anonymous mapping chosen by the kernel; no existing memory is touched.
-        var host = MMap(null, (nuint)size, ProtReadWrite, MapPrivateAnonymousNoReserve, -1, 0);
-        if (host == (void*)-1)
-            throw new InvalidOperationException($"cannot reserve {size >> 20} MiB of guest memory: {Marshal.GetLastPInvokeErrorMessage()}");
-        return new GuestRegion(start, size, (byte*)host);
+        // SAFETY: a fresh anonymous mapping chosen by the kernel; no existing memory is touched, and what is made accessible lies within it.
+        var mapping = (byte*)MMap(null, (nuint)(size + 2 * Guard), ProtNone, MapPrivateAnonymousNoReserve, -1, 0);
+        if ((nint)mapping == -1) throw Refused(size);
+        if (MProtect(mapping + Guard, (nuint)size, ProtReadWrite) == 0) return new GuestRegion(start, size, mapping + Guard);
+        var refused = Refused(size);
+        _ = MUnmap(mapping, (nuint)(size + 2 * Guard));
+        throw refused;
     }
+
+    private static InvalidOperationException Refused(ulong size) =>
+        new($"cannot reserve {size >> 20} MiB of guest memory: {Marshal.GetLastPInvokeErrorMessage()}");
 
     /// <summary>
     /// True where all of [<paramref name="at"/>, +<paramref name="count"/>) lies in this region, also for ranges that would wrap.
@@ -92,12 +102,15 @@ public sealed unsafe partial class GuestRegion : IDisposable
     {
         if (_host == null) return;
         // SAFETY: the mapping was made by Map with exactly this size and is unmapped once.
-        _ = MUnmap(_host, (nuint)Size);
+        _ = MUnmap(_host - Guard, (nuint)(Size + 2 * Guard));
         _host = null;
     }
 
     [LibraryImport("libc", EntryPoint = "mmap", SetLastError = true)]
     private static partial void* MMap(void* address, nuint length, int protection, int flags, int fd, long offset);
+
+    [LibraryImport("libc", EntryPoint = "mprotect", SetLastError = true)]
+    private static partial int MProtect(void* address, nuint length, int protection);
 
     [LibraryImport("libc", EntryPoint = "mincore", SetLastError = true)]
     private static partial int MInCore(void* address, nuint length, byte* present);
