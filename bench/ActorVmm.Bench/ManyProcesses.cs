@@ -13,7 +13,11 @@ internal static class ManyProcesses
     {
         var kernel = Path.Combine(directory, "tiny-pvh");
         await File.WriteAllBytesAsync(kernel, HaltingKernel.PvhElf());
-        string[] arguments = [.. Machine(2), "-kernel", kernel];
+        string[] arguments =
+        [
+            "-M", "microvm", "-accel", "tcg", "-cpu", "max", "-m", "2", "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio",
+            "-no-reboot", "-kernel", kernel,
+        ];
         var next = 0;
         var began = Stopwatch.GetTimestamp();
         await Task.WhenAll(Enumerable.Range(0, 2).Select(_ => Task.Run(async () =>
@@ -35,23 +39,13 @@ internal static class ManyProcesses
     public static async Task MeasureStockAsync(string qemu, int mib, int count)
     {
         var image = await GuestImage.PrepareAsync(new GuestCache());
-        string[] arguments =
-        [
-            .. Machine(mib), "-kernel", image.KernelPath, "-initrd", image.InitramfsPath, "-append", "console=ttyS0,115200 reboot=t panic=-1",
-        ];
+        var arguments = QemuMicrovm.Arguments(image.KernelPath, image.InitramfsPath, mib);
         await HoldAsync(qemu, arguments, mib, count, async process =>
         {
             await process.ExpectAsync(GuestImage.Greeting);
             return await process.ExpectAsync("# ");
         }, "stock");
     }
-
-    // Debian's kernel needs a PIT to calibrate its clock by: microvm gives one only if told to.
-    private static string[] Machine(int mib) =>
-    [
-        "-M", "microvm,rtc=on,pic=on,pit=on", "-accel", "tcg", "-cpu", "qemu64", "-m", $"{mib}", "-nodefaults", "-no-user-config",
-        "-display", "none", "-serial", "stdio", "-no-reboot",
-    ];
 
     private static async Task HoldAsync(
         string qemu, string[] arguments, int mib, int count, Func<GuestProcess, Task<double>> ready, string what)
