@@ -4,7 +4,7 @@ using ActorVmm.Bench;
 [
     ("exit-path", "one register access: direct call, one actor hop, bus and device", ExitPath.Run),
     ("fault-hooks", "what the fault hooks cost where no plan uses them, against a process without them [ROUNDS]", FaultHooksBench.Run),
-    ("kvm-exits", "under KVM: exits against direct calls and against QEMU, kicks, messages to a vCPU [exits|latency|qemu [ROUNDS [EXITS [QEMU]]]]",
+    ("kvm-exits", "under KVM: exits against direct calls and against QEMU, kicks, messages to a vCPU [exits|kick|latency|qemu [ROUNDS [EXITS [QEMU]]]]",
         KvmExits.Run),
     ("boot-vs-tcg", "power-on to prompt to reset: soft against qemu-system-x86_64 -accel tcg [ROUNDS [QEMU]]", BootVersusTcg.Run),
     ("virtio-blk", "block requests without a guest: per second, bytes allocated; doorbell to completion [ROUNDS [REQUESTS]]", VirtioBlk.Run),

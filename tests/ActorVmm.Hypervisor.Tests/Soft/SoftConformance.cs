@@ -29,3 +29,15 @@ public sealed class SoftDevices : DeviceConformance<SoftSubject>
 {
     protected override bool HasDoorbells => false;
 }
+
+public sealed class SoftPortIoKicked : PortIoConformance<KickedSoftSubject>;
+
+public sealed class SoftMmioKicked : MmioConformance<KickedSoftSubject>;
+
+public sealed class SoftExceptionsKicked : ExceptionConformance<KickedSoftSubject>;
+
+public sealed class SoftInterruptsKicked : InterruptConformance<KickedSoftSubject>;
+
+public sealed class SoftSmpKicked : SmpConformance<KickedSoftSubject>;
+
+public sealed class SoftControl : ControlConformance<SoftSubject>;

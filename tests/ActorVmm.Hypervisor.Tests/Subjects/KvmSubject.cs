@@ -29,3 +29,9 @@ public sealed class IrqfdSubject : KvmSubject
 {
     public override IHypervisor Hypervisor { get; } = new IrqfdHypervisor();
 }
+
+/// <summary>KVM, every vCPU kicked all the time.</summary>
+public sealed class KickedKvmSubject : KvmSubject, IConformanceSubject
+{
+    public bool IsKicked => true;
+}

@@ -14,7 +14,7 @@ namespace ActorVmm.Testing.Virtio;
 public sealed class TinyVm : IAsyncDisposable, IGuestLoader, IExitHandler, IByteSink, IConsoleInput
 {
     // A crash is nothing that the operator shall hear of here, however many there are.
-    private const string Settings = "akka.loglevel = OFF\nactorvmm.supervision { max-retries = 1000, within = 1s }";
+    private const string Settings = "akka.loglevel = OFF\nactorvmm.supervision { max-retries = 1000, within = 1s }\nactorvmm.reply-deadline = 600s";
 
     private readonly VmHost _host;
     private readonly Action<TinyGuest> _program;
@@ -43,6 +43,21 @@ public sealed class TinyVm : IAsyncDisposable, IGuestLoader, IExitHandler, IByte
 
     /// <summary>The VM's counters when the guest was done.</summary>
     public VmReadings Readings { get; private set; } = VmReadings.None;
+
+    /// <summary>Starts a guest that never ends by itself, beside a device that never answers (port 0x50); end it with its handle.</summary>
+    public static async Task<(TinyVm Host, IVmHandle Vm)> StartAsync(IHypervisor hypervisor, VmSpec spec, Action<TinyGuest> program)
+    {
+        var tiny = new TinyVm(program);
+        try
+        {
+            return (tiny, await tiny._host.StartAsync(spec, hypervisor, new VmConsole(tiny, tiny), tiny, [_ => MuteDevice.Unit]).ConfigureAwait(false));
+        }
+        catch
+        {
+            await tiny.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
+    }
 
     /// <summary>Runs a guest until it says that it is done.</summary>
     /// <param name="hypervisor">What runs it.</param>
