@@ -13,7 +13,7 @@ using ActorVmm.Bench;
     ("virtio-ring", "requests per second through a virtqueue, driver and device on one core", VirtioRing.Run),
     ("guest-vs-tcg", "work inside the guest: soft against qemu-system-x86_64 -accel tcg [ROUNDS [QEMU]]", GuestVersusTcg.Run),
     ("cold-start", "process start to first guest instruction; memory beyond guest RAM [ROUNDS]", ColdStart.Run),
-    ("many-vms", "many VMs in one process: rate, what is left behind, memory per VM beside qemu -M microvm [TINY [STOCK [QEMU]]]", ManyVms.Run),
+    ("many-vms", "many VMs in one process: rate, what is left behind, memory per VM beside qemu -M microvm [TINY [STOCK,... [QEMU [PROCESSES]]]]", ManyVms.Run),
 ];
 
 if (args.Length > 0 && benchmarks.FirstOrDefault(b => string.Equals(b.Name, args[0], StringComparison.Ordinal)) is { Run: { } run })

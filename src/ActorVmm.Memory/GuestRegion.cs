@@ -5,7 +5,7 @@ namespace ActorVmm.Memory;
 /// <summary>One contiguous piece of guest RAM, an anonymous private mapping of the host.</summary>
 public sealed unsafe partial class GuestRegion : IDisposable
 {
-    private const int ProtReadWrite = 3;
+    private const int ProtNone = 0, ProtReadWrite = 3;
     private const int MapPrivateAnonymousNoReserve = 0x02 | 0x20 | 0x4000;
 
     private const ulong PageSize = 4096;
@@ -17,16 +17,21 @@ public sealed unsafe partial class GuestRegion : IDisposable
     /// <summary>From here on huge pages are asked for: a guest that runs an operating system, which uses most of what it touches.</summary>
     private const ulong HugeFrom = 64 << 20;
 
-    private readonly nint _mapping; // of _mapped bytes; the region begins at its first huge page's start, where it wants such pages
+    /// <summary>
+    /// Room that nobody may touch, before and behind the RAM: what would run over its edge ends in a fault and not in another VM's memory.
+    /// </summary>
+    private const ulong Guard = 64 << 10;
+
+    private readonly nint _mapping; // of _mapped bytes: the RAM and its guards
     private readonly ulong _mapped;
     private byte* _host;
 
-    private GuestRegion(GuestAddress start, ulong size, nint mapping, ulong mapped)
+    private GuestRegion(GuestAddress start, ulong size, byte* host, nint mapping, ulong mapped)
     {
         Start = start;
         Size = size;
         (_mapping, _mapped) = (mapping, mapped);
-        _host = (byte*)(size == mapped ? (nuint)mapping : ((nuint)mapping + (nuint)HugePage - 1) & ~((nuint)HugePage - 1));
+        _host = host;
     }
 
     /// <summary>First guest physical address.</summary>
@@ -43,16 +48,26 @@ public sealed unsafe partial class GuestRegion : IDisposable
     /// <summary>Maps zeroed, lazily committed memory.</summary>
     public static GuestRegion Map(GuestAddress start, ulong size)
     {
-        var mapped = size >= HugeFrom ? size + HugePage : size;
-        // SAFETY: a fresh anonymous mapping chosen by the kernel; no existing memory is touched.
-        var mapping = MMap(null, (nuint)mapped, ProtReadWrite, MapPrivateAnonymousNoReserve, -1, 0);
-        if (mapping == (void*)-1)
-            throw new InvalidOperationException($"cannot reserve {size >> 20} MiB of guest memory: {Marshal.GetLastPInvokeErrorMessage()}");
-        var region = new GuestRegion(start, size, (nint)mapping, mapped);
+        var huge = size >= HugeFrom;
+        var mapped = size + (2 * Guard) + (huge ? HugePage : 0);
+        // SAFETY: a fresh anonymous mapping chosen by the kernel; no existing memory is touched, and what is made accessible lies within it.
+        var mapping = (byte*)MMap(null, (nuint)mapped, ProtNone, MapPrivateAnonymousNoReserve, -1, 0);
+        if ((nint)mapping == -1) throw Refused(size);
+        var host = mapping + Guard;
+        if (huge) host = (byte*)(((nuint)host + (nuint)HugePage - 1) & ~((nuint)HugePage - 1));
+        if (MProtect(host, (nuint)size, ProtReadWrite) != 0)
+        {
+            var refused = Refused(size);
+            _ = MUnmap(mapping, (nuint)mapped);
+            throw refused;
+        }
         // SAFETY: advice on the new mapping. It saves the host's own TLB; a host without huge pages says no, and all works as well.
-        if (mapped != size) _ = MAdvise(region._host, (nuint)size, MadviseHugePage);
-        return region;
+        if (huge) _ = MAdvise(host, (nuint)size, MadviseHugePage);
+        return new GuestRegion(start, size, host, (nint)mapping, mapped);
     }
+
+    private static InvalidOperationException Refused(ulong size) =>
+        new($"cannot reserve {size >> 20} MiB of guest memory: {Marshal.GetLastPInvokeErrorMessage()}");
 
     /// <summary>
     /// True where all of [<paramref name="at"/>, +<paramref name="count"/>) lies in this region, also for ranges that would wrap.
@@ -111,6 +126,9 @@ public sealed unsafe partial class GuestRegion : IDisposable
 
     [LibraryImport("libc", EntryPoint = "mmap", SetLastError = true)]
     private static partial void* MMap(void* address, nuint length, int protection, int flags, int fd, long offset);
+
+    [LibraryImport("libc", EntryPoint = "mprotect", SetLastError = true)]
+    private static partial int MProtect(void* address, nuint length, int protection);
 
     [LibraryImport("libc", EntryPoint = "mincore", SetLastError = true)]
     private static partial int MInCore(void* address, nuint length, byte* present);
