@@ -8,7 +8,7 @@ using ActorVmm.Bench;
         KvmExits.Run),
     ("boot-vs-tcg", "power-on to prompt to reset: soft against qemu-system-x86_64 -accel tcg [ROUNDS [QEMU]]", BootVersusTcg.Run),
     ("virtio-blk", "block requests without a guest: per second, bytes allocated; doorbell to completion [ROUNDS [REQUESTS]]", VirtioBlk.Run),
-    ("fio-vs-tcg", "fio in the guest: soft against qemu-system-x86_64 -M microvm, tcg [ROUNDS [SECONDS [QEMU [sync|async]]]]", FioVersusTcg.Run),
+    ("fio-vs-tcg", "fio in the guest: soft against qemu-system-x86_64 -M microvm, tcg [ROUNDS [SECONDS [QEMU [sync|async [FILE]]]]]", FioVersusTcg.Run),
     ("iperf3-vs-tcg", "iperf3 over a tap, both ways: soft against qemu-system-x86_64 -M microvm, tcg [ROUNDS [SECONDS [QEMU]]]", Iperf3VersusTcg.Run),
     ("virtio-ring", "requests per second through a virtqueue, driver and device on one core", VirtioRing.Run),
     ("guest-vs-tcg", "work inside the guest: soft against qemu-system-x86_64 -accel tcg [ROUNDS [QEMU]]", GuestVersusTcg.Run),
