@@ -1,5 +1,4 @@
 using Akka.Actor;
-using ActorVmm.Actors;
 using ActorVmm.Actors.Host.Vm;
 using ActorVmm.Actors.Host.Vm.Bus;
 using ActorVmm.Actors.Host.Vm.Devices;
