@@ -466,6 +466,56 @@ public sealed class NetDeviceTests
         Assert.Equal(60 + 14 + 12, rig.Packets.Sent[^1].Bytes.Length);
     }
 
+    [Theory]
+    [InlineData(0ul)]
+    [InlineData(NetFeatures.MergeBuffers)]
+    public void A_packet_that_the_rate_limit_holds_back_survives_a_restart(ulong features)
+    {
+        var onePerSecond = new RateLimiterSpec(default, new TokenBucketSpec(1, 0, 1000));
+        using var rig = new NetRig(new NetOptions { Mac = NetRig.Mac, ReceiveLimits = onePerSecond });
+        rig.Start(features);
+        var buffers = rig.Post(4, 2000);
+        for (var i = 0; i < 3; i++) rig.Packets.Arrive(NetRig.Frame(100 + i));
+        rig.Backend();
+        Assert.Equal(1, rig.Packets.Waiting()); // one is through, one is kept
+        rig.Rig.Restart();
+        rig.Backend();
+        Assert.Single(rig.Rx.Collect());
+        for (var i = 1; i < 3; i++)
+        {
+            rig.Clock.Nanoseconds = rig.Rig.Mmio.Deadline!.Value;
+            rig.Rig.Mmio.Advance(rig.Clock.Nanoseconds);
+            Assert.Equal((uint)(112 + i), Assert.Single(rig.Rx.Collect()).Written);
+            Assert.Equal(NetRig.Frame(100 + i), rig.Driver.Bytes(buffers[i])[12..(112 + i)]);
+            rig.Rig.Restart();
+            rig.Backend();
+        }
+        Assert.Equal(3, rig[NetCounter.Received]);
+    }
+
+    [Fact]
+    public void A_packet_that_waits_for_buffers_survives_a_restart_and_not_a_reset()
+    {
+        const ulong Features = NetFeatures.MergeBuffers | NetFeatures.GuestChecksum | NetFeatures.GuestTso4;
+        using var rig = new NetRig().Start(Features);
+        var first = rig.Post(3, 1000);
+        rig.Packets.Arrive(NetRig.Frame(9000));
+        rig.Backend();
+        rig.Rig.Restart();
+        rig.Backend();
+        var more = rig.Post(7, 1000);
+        Assert.Equal(10, rig.Rx.Collect().Count);
+        Assert.Equal(NetRig.Frame(9000), first.Concat(more).SelectMany(rig.Driver.Bytes).ToArray()[12..9012]);
+
+        rig.Post(3, 1000);
+        rig.Packets.Arrive(NetRig.Frame(9000));
+        rig.Backend();
+        rig.Driver.Write(MmioRegister.Status, 0);
+        rig.Start(Features);
+        rig.Post(20, 1000);
+        Assert.Empty(rig.Rx.Collect()); // what came for the driver before is not the next one's
+    }
+
     [Fact]
     public void Limits_change_at_run_time()
     {
