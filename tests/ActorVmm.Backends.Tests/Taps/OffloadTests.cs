@@ -3,6 +3,7 @@ using System.Net;
 using System.Net.Sockets;
 using System.Numerics;
 using ActorVmm.Devices.Virtio.Net;
+using ActorVmm.Testing.Native;
 using Xunit;
 using Xunit.Abstractions;
 

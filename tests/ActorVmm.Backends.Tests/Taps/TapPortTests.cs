@@ -3,6 +3,7 @@ using System.Net.Sockets;
 using ActorVmm.Backends.Taps;
 using ActorVmm.Devices.Virtio.Net;
 using ActorVmm.Memory;
+using ActorVmm.Testing.Native;
 using PacketDotNet;
 using Xunit;
 
@@ -57,6 +58,7 @@ public sealed class TapPortTests : IDisposable
         Assert.Equal(0, port.Receive(0, [_room.Segment]));
         Network.Ip("link set t0 up");
         WaitUntil(() => port.LinkUp);
+        WaitForCarrier();
         using var socket = Socket();
         Assert.Equal(PacketSent.Done, Send(port, "back"));
         Assert.Equal("back", Received(socket));
@@ -84,6 +86,7 @@ public sealed class TapPortTests : IDisposable
         AddTap();
         Network.LookAgain();
         WaitUntil(() => port.LinkUp);
+        WaitForCarrier();
         Assert.Equal((1L, 0), (Counter(port, "tap-reopened"), Network.Time.Running));
         using var socket = Socket();
         Assert.Equal(PacketSent.Done, Send(port, "back"));
@@ -101,6 +104,7 @@ public sealed class TapPortTests : IDisposable
         Assert.Equal(PacketSent.Dropped, Send(port, "into the old one"));
         Network.LookAgain();
         WaitUntil(() => port.LinkUp);
+        WaitForCarrier();
         using var socket = Socket();
         Assert.Equal(PacketSent.Done, Send(port, "into the new one"));
         Assert.Equal("into the new one", Received(socket));
@@ -148,6 +152,7 @@ public sealed class TapPortTests : IDisposable
         var port = Owned(Network.Open("t0", pairs: 3));
         port.OnReady(() => _ready.Release());
         port.Configure(PacketOffloads.None, 3);
+        WaitForCarrier();
         using var socket = Socket();
         for (var pair = 0; pair < 3; pair++)
         {
@@ -205,8 +210,13 @@ public sealed class TapPortTests : IDisposable
         AddTap();
         var port = Owned(Network.Open("t0"));
         port.OnReady(() => _ready.Release());
+        WaitForCarrier();
         return port;
     }
+
+    /// <summary>The kernel sends through an interface only some time after somebody has opened it (linkwatch).</summary>
+    private void WaitForCarrier() =>
+        WaitUntil(() => Network.Run(static () => File.ReadAllText("/sys/class/net/t0/operstate")).Trim() is "up" or "unknown");
 
     private void AddTap(string more = "")
     {

@@ -56,8 +56,11 @@ internal sealed class KeptPacket
     /// <summary>Bytes of it; 0 where none waits.</summary>
     public int Length { get; set; }
 
-    /// <summary>The driver has added buffers since.</summary>
-    public bool Tried { get; set; }
+    /// <summary>Rings of the driver since its buffers last became more.</summary>
+    public int IdleRings { get; set; }
+
+    /// <summary>Bytes that the driver's buffers had when they were looked at last.</summary>
+    public long Room { get; set; }
 }
 
 /// <summary>What a network device counts. Written by the device's thread, read by any.</summary>

@@ -13,6 +13,9 @@ internal sealed class ReceiveQueue
 {
     private const int BatchPackets = 64, BatchBytes = 512 << 10;
 
+    /// <summary>Rings that bring no buffers, after which a packet that waits for them is given up.</summary>
+    private const int MaxIdleRings = 8;
+
     /// <summary>Pieces at most: one is for the scratch.</summary>
     private const int MaxPieces = PacketLimits.MaxSegments - 1;
 
@@ -54,11 +57,11 @@ internal sealed class ReceiveQueue
         Array.Clear(_held);
     }
 
-    /// <summary>The driver has rung: what did not fit before gets one more chance.</summary>
+    /// <summary>The driver has rung: there may be room for what did not fit before.</summary>
     public void BuffersAdded()
     {
         // A fresh instance is called for what was there before it, which is no ring.
-        if (_kept.Length > 0 && !_fresh) _kept.Tried = true;
+        if (_kept.Length > 0 && !_fresh) _kept.IdleRings++;
         _fresh = false;
     }
 
@@ -213,15 +216,16 @@ internal sealed class ReceiveQueue
             at += part;
         }
         _kept.Length = length;
-        _kept.Tried = false;
+        (_kept.Room, _kept.IdleRings) = (_capacity, 0);
     }
 
     /// <summary>Whether the buffers at hand take the packet that was kept; dropped where the driver's never will.</summary>
     private bool HasRoomForKept()
     {
         if (_capacity >= _kept.Length) return true;
-        // All that the driver has, or it rang and it was not enough: there is no waiting for more.
-        if (Merge && _heldCount < Queue.Size && !_kept.Tried && _pieceCount < MaxPieces / 2) return false;
+        // A driver fills its queue little by little, with a ring each time; and what it added may have been taken before its ring is heard.
+        if (_capacity > _kept.Room) (_kept.Room, _kept.IdleRings) = (_capacity, 0);
+        if (Merge && _heldCount < Queue.Size && _pieceCount < MaxPieces / 2 && _kept.IdleRings < MaxIdleRings) return false;
         _device.Counters.Add(NetCounter.ReceivedNoRoom);
         _kept.Length = 0;
         _device.Again();

@@ -233,6 +233,41 @@ public sealed class NetDeviceTests
     }
 
     [Fact]
+    public void A_driver_that_fills_its_queue_little_by_little_loses_no_large_packet()
+    {
+        using var rig = new NetRig().Start(NetFeatures.MergeBuffers | NetFeatures.GuestChecksum | NetFeatures.GuestTso4);
+        var buffers = rig.Post(5, 1500).ToList();
+        rig.Packets.Arrive(NetRig.Frame(60_000));
+        rig.Backend();
+        for (var i = 0; i < 4; i++)
+        {
+            Assert.Empty(rig.Rx.Collect());
+            buffers.AddRange(rig.Post(9, 1500)); // each time with a ring
+        }
+        Assert.Equal(41, rig.Rx.Collect().Count);
+        Assert.Equal(NetRig.Frame(60_000), buffers.SelectMany(rig.Driver.Bytes).ToArray()[12..60_012]);
+        Assert.Equal(0, rig[NetCounter.ReceivedNoRoom]);
+    }
+
+    [Fact]
+    public void Rings_that_bring_no_buffers_let_a_packet_go_that_has_no_room()
+    {
+        using var rig = new NetRig().Start(NetFeatures.MergeBuffers | NetFeatures.GuestChecksum | NetFeatures.GuestTso4);
+        rig.Post(5, 1500);
+        rig.Packets.Arrive(NetRig.Frame(60_000));
+        rig.Packets.Arrive(NetRig.Frame(100));
+        rig.Backend();
+        for (var i = 0; i < 8; i++)
+        {
+            Assert.Equal(0, rig[NetCounter.ReceivedNoRoom]);
+            rig.Driver.Ring(0);
+        }
+        rig.Backend();
+        Assert.Equal(1, rig[NetCounter.ReceivedNoRoom]);
+        Assert.Equal(112u, Assert.Single(rig.Rx.Collect()).Written);
+    }
+
+    [Fact]
     public void A_packet_that_never_fits_is_dropped_and_the_next_one_comes()
     {
         using var rig = new NetRig().Start(NetFeatures.MergeBuffers | NetFeatures.GuestChecksum | NetFeatures.GuestTso4, size: 8);

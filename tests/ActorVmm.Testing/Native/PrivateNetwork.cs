@@ -5,13 +5,13 @@ using ActorVmm.Backends.Polling;
 using ActorVmm.Backends.Taps;
 using Xunit;
 
-namespace ActorVmm.Backends.Tests.Taps;
+namespace ActorVmm.Testing.Native;
 
 /// <summary>
 /// A thread with a network of the kernel's for itself (unshare(2)): its own interfaces, sockets and <c>/sys</c>. Sockets and taps are opened
 /// on it and can be used from any thread; programs that are started from it see the same. It is gone with the thread.
 /// </summary>
-internal sealed partial class PrivateNetwork : IDisposable
+public sealed partial class PrivateNetwork : IDisposable
 {
     private const int NewNamespaces = 0x4002_0000; // CLONE_NEWNET | CLONE_NEWNS
     private const nuint PrivateTree = (1 << 18) | (1 << 14); // MS_PRIVATE | MS_REC
@@ -87,15 +87,22 @@ internal sealed partial class PrivateNetwork : IDisposable
     }
 
     /// <summary>Runs <c>ip</c> in the network; its output.</summary>
-    public string Ip(string arguments) => Run(() =>
+    public string Ip(string arguments) => Exec("ip", arguments.Split(' '));
+
+    /// <summary>Starts a program in the network, its input and output redirected.</summary>
+    public Process Start(string program, params string[] arguments) => Run(() => Process.Start(
+        new ProcessStartInfo(program, arguments) { RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true })!);
+
+    /// <summary>Runs a program in the network to its end; its output. A status other than 0 fails the test.</summary>
+    public string Exec(string program, params string[] arguments)
     {
-        using var process = Process.Start(new ProcessStartInfo("ip", arguments) { RedirectStandardOutput = true, RedirectStandardError = true })!;
+        using var process = Start(program, arguments);
         var errors = process.StandardError.ReadToEndAsync();
         var output = process.StandardOutput.ReadToEnd();
-        Assert.True(process.WaitForExit(Patience), $"ip {arguments} does not end");
-        Assert.True(process.ExitCode == 0, $"ip {arguments}: {errors.Result}");
+        Assert.True(process.WaitForExit(Patience), $"{program} does not end");
+        Assert.True(process.ExitCode == 0, $"{program} {string.Join(' ', arguments)}: {output}{errors.Result}");
         return output;
-    });
+    }
 
     public void Dispose()
     {
@@ -112,7 +119,7 @@ internal sealed partial class PrivateNetwork : IDisposable
     private static partial int Mount(string source, string target, string type, nuint flags, nint data);
 
     /// <summary>Timers that fire when they are told to.</summary>
-    internal sealed class ManualTimers : TimeProvider
+    public sealed class ManualTimers : TimeProvider
     {
         private readonly ConcurrentBag<Timer> _timers = [];
 
