@@ -21,7 +21,7 @@ public sealed class TapPortTests : IDisposable
     private readonly List<IDisposable> _owned = [];
     private PrivateNetwork? _made;
 
-    private PrivateNetwork Network => _made ??= PrivateNetwork.Create();
+    private PrivateNetwork Network => _made ??= Create();
 
     public void Dispose()
     {
@@ -203,6 +203,14 @@ public sealed class TapPortTests : IDisposable
         Assert.Equal(0, Counter(port, "tap-reopened"));
         Assert.Equal(PacketSent.Dropped, Send(port, "nowhere"));
         using var again = Network.Open("t0"); // nobody holds it
+    }
+
+    private static PrivateNetwork Create()
+    {
+        var network = PrivateNetwork.Create();
+        // Without IPv6 the kernel sends nothing of its own.
+        network.Exec("sh", "-c", "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6 || true");
+        return network;
     }
 
     private TapPort Tap()
