@@ -15,12 +15,19 @@ public sealed class CallerRunsContext(Func<bool> interrupted)
     /// </summary>
     internal const int HelpLimit = 64;
 
+    /// <summary>
+    /// What others queued in a mailbox while this thread ran it, this thread runs as well, at most this often: a hop to the pool costs more
+    /// than the work (a bell that rings while the device sends), and its idle workers spin on the processors that vCPUs need.
+    /// </summary>
+    internal const int FollowUpLimit = 2;
+
     [ThreadStatic] private static CallerRunsContext? s_current;
 
     private readonly Queue<IRunnable> _due = new(capacity: 16);
     private readonly Turn _turn = new();
     private IRunnable? _mailbox;
     private int _help;
+    private int _followUps;
 
     /// <summary>The context of this thread; null on pool threads.</summary>
     public static CallerRunsContext? Current => s_current;
@@ -54,10 +61,17 @@ public sealed class CallerRunsContext(Func<bool> interrupted)
     public void BeginExit() => _help = 0;
 
     /// <summary>Consumes the permission to run inline: the end of a run registers the mailbox again, and that must not recurse.</summary>
-    internal bool TakeArmed()
+    /// <param name="mailbox">What is to run.</param>
+    internal bool TakeArmed(IRunnable mailbox)
     {
         if (Armed) { Armed = false; return true; }
-        return Running && Outstanding is { } outstanding && _help++ < HelpLimit && outstanding() && !interrupted();
+        if (!Running) return false;
+        if (_followUps < FollowUpLimit && ReferenceEquals(mailbox, _mailbox) && !interrupted())
+        {
+            _followUps++;
+            return true;
+        }
+        return Outstanding is { } outstanding && _help++ < HelpLimit && outstanding() && !interrupted();
     }
 
     /// <summary>An inline run begins with this mailbox.</summary>
@@ -65,6 +79,7 @@ public sealed class CallerRunsContext(Func<bool> interrupted)
     {
         Running = true;
         _mailbox = mailbox;
+        _followUps = 0;
         _turn.Enter();
     }
 

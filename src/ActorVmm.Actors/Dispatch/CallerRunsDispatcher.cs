@@ -79,7 +79,7 @@ public sealed class CallerRunsDispatcher : Dispatcher
     protected override void ExecuteTask(IRunnable run)
     {
         var context = CallerRunsContext.Current;
-        if (context is null || !context.TakeArmed()) base.ExecuteTask(run);
+        if (context is null || !context.TakeArmed(run)) base.ExecuteTask(run);
         else if (context.Running) context.Push(run);
         else RunInline(context, run);
     }

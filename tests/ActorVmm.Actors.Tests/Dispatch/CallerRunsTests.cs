@@ -66,6 +66,49 @@ public sealed class CallerRunsTests : IDisposable
     }
 
     [Fact]
+    public async Task What_another_thread_queues_while_an_exit_is_handled_runs_behind_it_on_the_same_thread()
+    {
+        var queued = new Exit();
+        IActorRef? actor = null;
+        actor = await SpawnAsync(message =>
+        {
+            if (message is not Exit { Number: 1 }) return;
+            // A bell that rings while the device is at work: on a thread of its own, which finds the mailbox busy.
+            OnVcpuThread(() => actor!.Tell(queued));
+        });
+
+        OnVcpuThread(() =>
+        {
+            actor.Tell(new Exit { Number = 1 });
+            Assert.True(queued.Handled.IsSet); // already, and nobody else did it
+            Assert.Equal(Environment.CurrentManagedThreadId, queued.HandledOn);
+        });
+    }
+
+    [Fact]
+    public async Task A_device_that_always_has_more_to_do_does_not_keep_the_thread()
+    {
+        var stop = false;
+        var threads = new ConcurrentDictionary<int, int>();
+        IActorRef? actor = null;
+        actor = await SpawnAsync(_ =>
+        {
+            threads.AddOrUpdate(Environment.CurrentManagedThreadId, 1, static (_, before) => before + 1);
+            if (!Volatile.Read(ref stop)) actor!.Tell(new Exit());
+        });
+
+        var own = 0;
+        OnVcpuThread(() =>
+        {
+            actor.Tell(new Exit()); // comes back although the chain has no end
+            own = Environment.CurrentManagedThreadId;
+        });
+        Assert.True(SpinWait.SpinUntil(() => threads.Count > 1, VmFixture.Patience)); // the pool goes on with it
+        Volatile.Write(ref stop, true);
+        Assert.InRange(threads[own], 1, 1 + 8 * (CallerRunsContext.FollowUpLimit + 1));
+    }
+
+    [Fact]
     public async Task A_chain_of_two_hundred_thousand_hops_needs_no_deeper_stack()
     {
         var peers = new IActorRef[2];

@@ -183,6 +183,34 @@ public sealed class GatewayTests
         Assert.Null(guest.Take());
     }
 
+    [Theory]
+    [InlineData(0x2000)] // the first of several
+    [InlineData(0x2005)] // one in between
+    [InlineData(0x0005)] // the last
+    public void Fragments_are_refused_and_counted_and_what_follows_them_is_served(int flagsAndOffset)
+    {
+        using var server = new UdpClient(new IPEndPoint(IPAddress.Loopback, 0));
+        using var guest = new GuestEnd();
+        var port = (ushort)((IPEndPoint)server.Client.LocalEndPoint!).Port;
+        var udp = new UdpPacket(40000, port) { PayloadData = new byte[64] };
+        var ip = new IPv4Packet(GuestEnd.Address, GuestEnd.Gateway) { PayloadPacket = udp };
+        var frame = new EthernetPacket(GuestEnd.Mac, GuestEnd.Mac, EthernetType.IPv4) { PayloadPacket = ip };
+        ip.UpdateCalculatedValues();
+        udp.UpdateCalculatedValues();
+        udp.UpdateUdpChecksum();
+        ip.UpdateIPChecksum();
+        var bytes = frame.Bytes;
+        BinaryPrimitives.WriteUInt16BigEndian(bytes.AsSpan(14 + 6), (ushort)flagsAndOffset);
+        bytes.AsSpan(14 + 10, 2).Clear();
+        BinaryPrimitives.WriteUInt16BigEndian(bytes.AsSpan(14 + 10), Sum(bytes.AsSpan(14, 20)));
+        guest.Send(bytes);
+        Assert.Equal(1, guest.Counter("dropped-not-served"));
+        guest.SendUdp(GuestEnd.Gateway, 40000, port, [7]);
+        IPEndPoint? from = null;
+        server.Client.ReceiveTimeout = 20_000;
+        Assert.Equal([7], server.Receive(ref from)); // and nothing of the fragment came before it
+    }
+
     [Fact]
     public void Conversations_are_bounded_and_the_silent_one_makes_room()
     {

@@ -203,6 +203,58 @@ public sealed class TcpTests : IDisposable
     }
 
     [Fact]
+    public void A_query_over_tcp_goes_to_the_name_server_and_its_answer_comes_back()
+    {
+        using var guest = new GuestEnd(new UserNetSettings { NameServer = (IPEndPoint)_server.LocalEndpoint, Restrict = true });
+        var tcp = new GuestTcp(guest, 50020, GuestEnd.Dns, 53);
+        tcp.Connect();
+        using var peer = Accepted();
+        tcp.Send([0, 3, 1, 2, 3]);
+        Assert.Equal([0, 3, 1, 2, 3], ReadAll(peer, 5));
+        var answer = Pattern(20_000); // more than a datagram would carry
+        peer.Send(answer);
+        peer.Shutdown(SocketShutdown.Send);
+        tcp.Receive(() => tcp.Ended);
+        Assert.Equal(answer, tcp.Received);
+    }
+
+    [Fact]
+    public void Hundreds_of_connections_come_and_go_and_leave_no_descriptor_behind()
+    {
+        const int Limit = 64;
+        using var guest = new GuestEnd(new UserNetSettings { MaxTcpFlows = Limit });
+        var before = Descriptors();
+        for (var round = 0; round < 4; round++)
+        {
+            var open = new List<(GuestTcp Tcp, Socket Peer)>();
+            for (var i = 0; i < Limit; i++)
+            {
+                var tcp = new GuestTcp(guest, (ushort)(52000 + (round * Limit) + i), GuestEnd.Gateway, Port);
+                tcp.Connect();
+                Assert.False(tcp.WasReset);
+                open.Add((tcp, Accepted()));
+            }
+            var refused = new GuestTcp(guest, 60000, GuestEnd.Gateway, Port);
+            refused.Connect();
+            Assert.True(refused.WasReset); // one more than may be
+            Assert.InRange(Descriptors() - before, 1, (2 * Limit) + 32); // both ends are in this process
+            foreach (var (tcp, peer) in open)
+            {
+                tcp.Send("all of them are alive"u8);
+                Assert.Equal("all of them are alive", Read(peer, 21));
+                if (round % 2 == 0) tcp.Reset();
+                else tcp.Close();
+                peer.Dispose();
+                if (round % 2 != 0) tcp.Receive(() => tcp.Ended);
+            }
+            Assert.Equal(0, guest.Counter("tcp-open"));
+        }
+        Assert.True(SpinWait.SpinUntil(() => Descriptors() - before < 32, TimeSpan.FromSeconds(20)), $"{Descriptors() - before} are left");
+    }
+
+    private static int Descriptors() => Directory.EnumerateFileSystemEntries("/proc/self/fd").Count();
+
+    [Fact]
     public void Connections_are_bounded_and_their_buffers_too()
     {
         using var guest = new GuestEnd(new UserNetSettings { MaxTcpFlows = 4, BufferBudget = 300 << 10 });

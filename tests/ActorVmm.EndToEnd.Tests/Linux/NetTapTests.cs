@@ -1,9 +1,5 @@
-using System.Diagnostics;
-using System.Globalization;
-using System.Text;
 using ActorVmm.EndToEnd.Tests.Harness;
 using ActorVmm.Host.Guests;
-using ActorVmm.Testing;
 using Xunit;
 using Xunit.Abstractions;
 
@@ -13,66 +9,11 @@ namespace ActorVmm.EndToEnd.Tests.Linux;
 [Collection(LinuxGuests.Name)]
 public sealed class NetTapTests(GuestFiles files, ITestOutputHelper output) : IDisposable
 {
-    private const int Bytes = 1_000_000;
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(60);
 
-    // What a packet may leave undone: sent (columns) and received (rows), and whether it may fill several buffers.
-    private static readonly string[] s_sent = ["csum", "host-tso4, host-tso6, host-ufo", ""];
-    private static readonly string[] s_received = ["guest-csum", "guest-tso4, guest-tso6, guest-ufo", ""];
-
-    private readonly List<Process> _processes = [];
     private NetNamespace? _network;
 
-    public void Dispose()
-    {
-        foreach (var process in _processes)
-        {
-            if (!process.HasExited) process.Kill(entireProcessTree: true);
-            process.WaitForExit();
-            process.Dispose();
-        }
-        _network?.Dispose();
-    }
-
-    [SkippableTheory]
-    [InlineData(0)]
-    [InlineData(1)]
-    public async Task Bulk_transfers_arrive_whole_with_every_combination_of_offloads(int half)
-    {
-        Skip.If(half == 1 && !Nightly.Wanted, Nightly.Reason);
-        var network = Network();
-        var nets = new StringBuilder();
-        var combinations = new List<string>();
-        for (var i = 0; i < 9; i++)
-        {
-            var merge = i % 2 == half;
-            var without = string.Join(", ", ((string[])[s_sent[i / 3], s_received[i % 3], merge ? "" : "mrg-rxbuf"]).Where(static word => word.Length > 0));
-            combinations.Add(without);
-            network.AddTap($"tap{i}", $"10.9.{i}.1/24");
-            nets.Append(CultureInfo.InvariantCulture, $"{{ tap = tap{i}, without = [{without}] }}\n");
-        }
-        var busybox = files.Image.Guest.BusyboxPath;
-        var content = FileServer.Content(Bytes);
-        await File.WriteAllBytesAsync(Path.Combine(files.Directory, "bulk"), content);
-        _processes.Add(network.Start(busybox, "httpd", "-f", "-p", "8000", "-h", files.Directory));
-        await using var vm = await StartAsync(network, nets.ToString());
-        await TellAsync(vm, async () =>
-        {
-            var shell = vm.Shell;
-            var sum = FileServer.Sha256(content);
-            for (var i = 0; i < combinations.Count; i++)
-            {
-                await shell.RunAsync($"ip addr add 10.9.{i}.2/24 dev eth{i} && ip link set eth{i} up");
-                Assert.Equal($"{sum}  -", await shell.RunAsync($"wget -q -O - http://10.9.{i}.1:8000/bulk | tee /tmp/bulk | sha256sum"));
-                var received = network.Start(busybox, "nc", "-l", "-p", "9000");
-                _processes.Add(received);
-                var uploaded = HashAsync(received.StandardOutput.BaseStream);
-                await shell.RunAsync($"until nc 10.9.{i}.1 9000 </tmp/bulk; do :; done");
-                Assert.Equal((combinations[i], sum), (combinations[i], await uploaded.WaitAsync(Patience)));
-            }
-        });
-        await EndAsync(vm);
-    }
+    public void Dispose() => _network?.Dispose();
 
     [SkippableFact]
     public async Task A_tap_goes_down_and_up_and_away_and_comes_back_and_the_guest_sees_its_cable()
@@ -159,12 +100,5 @@ public sealed class NetTapTests(GuestFiles files, ITestOutputHelper output) : ID
     {
         vm.Shell.Type("poweroff -f");
         Assert.Equal((0, "stopped: poweroff"), await vm.EndAsync(Patience));
-    }
-
-    private static async Task<string> HashAsync(Stream stream)
-    {
-        using var bytes = new MemoryStream();
-        await stream.CopyToAsync(bytes);
-        return FileServer.Sha256(bytes.ToArray());
     }
 }

@@ -30,13 +30,16 @@ public static class DiskImages
     }
 
     /// <summary>An ext4 file system with the host's fio and the libraries it needs, to be mounted and entered with chroot.</summary>
-    public static string Tools(string directory)
+    public static string Tools(string directory) => Tools(directory, "fio");
+
+    /// <summary>The same, with another program of <c>/usr/bin</c>.</summary>
+    public static string Tools(string directory, string program)
     {
-        Skip.IfNot(Tool("fio"), "fio is not installed");
+        Skip.IfNot(File.Exists($"/usr/bin/{program}"), $"{program} is not installed");
         Skip.IfNot(Tool("mke2fs"), "mke2fs (e2fsprogs) is not installed");
         var root = Path.Combine(directory, "tools");
         foreach (var name in (string[])["dev", "proc", "mnt", "tmp"]) Directory.CreateDirectory(Path.Combine(root, name));
-        foreach (var file in (string[])["/usr/bin/fio", .. Libraries("/usr/bin/fio")])
+        foreach (var file in (string[])[$"/usr/bin/{program}", .. Libraries($"/usr/bin/{program}")])
         {
             var to = root + file;
             Directory.CreateDirectory(Path.GetDirectoryName(to)!);

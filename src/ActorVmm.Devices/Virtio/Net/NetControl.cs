@@ -8,6 +8,7 @@ public sealed class NetControl
 {
     private volatile bool _plugged = true;
     private volatile Limits? _limits;
+    private readonly List<KeptPacket> _kept = [];
 
     /// <summary>Rings the device; set by whoever runs it.</summary>
     public Action Ring { get; set; } = static () => { };
@@ -36,7 +37,30 @@ public sealed class NetControl
     /// <summary>Limits that were changed; the same object until the next change.</summary>
     internal Limits? Changed => _limits;
 
+    /// <summary>The packet that a receive queue has taken and could not pass on yet; a restarted device finds it here.</summary>
+    internal KeptPacket Kept(int pair)
+    {
+        while (_kept.Count <= pair) _kept.Add(new KeptPacket());
+        return _kept[pair];
+    }
+
     internal sealed record Limits(RateLimiterSpec? Receive, RateLimiterSpec? Transmit);
+}
+
+/// <summary>A packet received that waits for the driver's buffers or for the rate limit; only the device's thread.</summary>
+internal sealed class KeptPacket
+{
+    /// <summary>Header and frame; made with the first packet that has to wait.</summary>
+    public byte[]? Bytes { get; set; }
+
+    /// <summary>Bytes of it; 0 where none waits.</summary>
+    public int Length { get; set; }
+
+    /// <summary>Rings of the driver since its buffers last became more.</summary>
+    public int IdleRings { get; set; }
+
+    /// <summary>Bytes that the driver's buffers had when they were looked at last.</summary>
+    public long Room { get; set; }
 }
 
 /// <summary>What a network device counts. Written by the device's thread, read by any.</summary>

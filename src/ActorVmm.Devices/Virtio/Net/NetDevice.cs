@@ -96,6 +96,9 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
 
     internal int Pairs => _options.Pairs;
 
+    /// <summary>Where a receive queue keeps a packet that waits; outlives the device.</summary>
+    internal KeptPacket Kept(int pair) => _control.Kept(pair);
+
     /// <summary>Bytes that the largest packet to be received takes, as things are.</summary>
     internal int ReceiveRoom { get; private set; }
 

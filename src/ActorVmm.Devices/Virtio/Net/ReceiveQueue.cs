@@ -6,11 +6,15 @@ namespace ActorVmm.Devices.Virtio.Net;
 /// <summary>
 /// One receive queue (virtio 1.2 §5.1.6.3 and .4). It holds the driver's buffers ready, lets the packet port write straight into them, and
 /// completes as many as a packet took. Behind the buffers lies a scratch of the largest packet's size, so that a packet is never cut off: one
-/// that reached into it is kept aside until there are buffers for it, or dropped where there never will be.
+/// that reached into it is kept aside until there are buffers for it, or dropped where there never will be. One that the rate limit holds back
+/// is kept in the same place, which outlives the device: a restart loses neither.
 /// </summary>
 internal sealed class ReceiveQueue
 {
     private const int BatchPackets = 64, BatchBytes = 512 << 10;
+
+    /// <summary>Rings that bring no buffers, after which a packet that waits for them is given up.</summary>
+    private const int MaxIdleRings = 8;
 
     /// <summary>Pieces at most: one is for the scratch.</summary>
     private const int MaxPieces = PacketLimits.MaxSegments - 1;
@@ -22,10 +26,8 @@ internal sealed class ReceiveQueue
     private readonly HostScratch _scratch = new(PacketLimits.MaxPacket);
     private int _heldCount, _pieceCount;
     private long _capacity;
-    private byte[]? _aside;
-    private int _asideLength;
-    private bool _asideTried;
-    private int _written; // a packet that lies in the buffers and waits for the rate limit
+    private bool _fresh = true;
+    private readonly KeptPacket _kept;
 
     /// <summary>A driver's buffer that is ready.</summary>
     private struct Held
@@ -38,6 +40,7 @@ internal sealed class ReceiveQueue
     public ReceiveQueue(NetDevice device, int pair, ushort size)
     {
         (_device, _pair) = (device, pair);
+        _kept = device.Kept(pair);
         _held = new Held[size];
     }
 
@@ -48,16 +51,18 @@ internal sealed class ReceiveQueue
     /// <summary>The driver's buffers are gone.</summary>
     public void Clear()
     {
-        _heldCount = _pieceCount = _asideLength = _written = 0;
+        _kept.Length = 0;
+        _heldCount = _pieceCount = 0;
         _capacity = 0;
         Array.Clear(_held);
     }
 
-    /// <summary>The driver has rung: what did not fit before gets one more chance.</summary>
+    /// <summary>The driver has rung: there may be room for what did not fit before.</summary>
     public void BuffersAdded()
     {
-        if (_asideLength == 0) return;
-        _asideTried = true;
+        // A fresh instance is called for what was there before it, which is no ring.
+        if (_kept.Length > 0 && !_fresh) _kept.IdleRings++;
+        _fresh = false;
     }
 
     /// <summary>Passes on what waits outside, as far as there are buffers, and as much as one message should.</summary>
@@ -71,16 +76,12 @@ internal sealed class ReceiveQueue
                 _device.Again();
                 return;
             }
-            if (_written > 0)
+            if (!Gather(_kept.Length > 0 ? _kept.Length : _device.ReceiveRoom)) return; // no buffers: it waits outside
+            var length = _kept.Length;
+            if (length > 0)
             {
-                if (!Finish(_written)) return;
-                continue;
-            }
-            if (!Gather(_asideLength > 0 ? _asideLength : _device.ReceiveRoom)) return; // no buffers: it waits outside
-            int length;
-            if (_asideLength > 0)
-            {
-                if (!TakeAside(out length)) return;
+                if (!HasRoomForKept() || !_device.MayReceive((ulong)length)) return;
+                PutBack();
             }
             else
             {
@@ -93,24 +94,34 @@ internal sealed class ReceiveQueue
                     _device.Counters.Add(NetCounter.Filtered);
                     continue;
                 }
+                if (length > _capacity && !Merge)
+                {
+                    _device.Counters.Add(NetCounter.ReceivedNoRoom); // one buffer is all that it may take
+                    continue;
+                }
                 if (length > _capacity)
                 {
-                    PutAside(length);
+                    Keep(length);
                     continue;
+                }
+                if (!_device.MayReceive((ulong)length))
+                {
+                    Keep(length); // until the limiter's deadline
+                    return;
                 }
             }
             bytes += length;
-            if (!Finish(length)) return;
+            Finish(length);
+            _kept.Length = 0; // only now: a device that fails before gives a packet twice rather than never
         }
     }
 
     /// <summary>The link is down: what waits outside is lost.</summary>
     public void Discard()
     {
-        _asideLength = 0;
-        if (_written > 0)
+        if (_kept.Length > 0)
         {
-            _written = 0;
+            _kept.Length = 0;
             _device.Counters.Add(NetCounter.LinkDown);
         }
         ReadOnlySpan<HostSegment> scratch = [_scratch.Segment];
@@ -165,15 +176,9 @@ internal sealed class ReceiveQueue
         return true;
     }
 
-    /// <summary>A packet lies in the buffers: they are completed, unless the rate limit makes it wait there.</summary>
-    private bool Finish(int length)
+    /// <summary>A packet lies in the buffers: they are completed.</summary>
+    private void Finish(int length)
     {
-        if (!_device.MayReceive((ulong)length))
-        {
-            _written = length;
-            return false;
-        }
-        _written = 0;
         var left = length;
         var used = 0;
         while (left > 0) left -= _held[used++].Length;
@@ -197,51 +202,46 @@ internal sealed class ReceiveQueue
         Array.Copy(_pieces, pieces, _pieces, 0, _pieceCount);
         _device.Counters.Add(NetCounter.Received);
         _device.Counters.Add(NetCounter.ReceivedBytes, length - PacketHeader.Length);
-        return true;
     }
 
-    /// <summary>The packet is larger than the buffers at hand: it is kept, whole.</summary>
-    private void PutAside(int length)
+    /// <summary>The packet in the pieces cannot be passed on now: it is kept, whole.</summary>
+    private void Keep(int length)
     {
-        if (!Merge)
-        {
-            _device.Counters.Add(NetCounter.ReceivedNoRoom); // one buffer is all that it may take
-            return;
-        }
-        _aside ??= new byte[PacketLimits.MaxPacket];
+        var bytes = _kept.Bytes ??= new byte[PacketLimits.MaxPacket];
         var at = 0;
         foreach (var piece in _pieces.AsSpan(0, _pieceCount + 1))
         {
             var part = Math.Min(piece.Length, length - at);
-            piece.Bytes[..part].CopyTo(_aside.AsSpan(at));
+            piece.Bytes[..part].CopyTo(bytes.AsSpan(at));
             at += part;
         }
-        _asideLength = length;
-        _asideTried = false;
+        _kept.Length = length;
+        (_kept.Room, _kept.IdleRings) = (_capacity, 0);
     }
 
-    /// <summary>Copies the packet that was kept into buffers. False where there still are too few.</summary>
-    private bool TakeAside(out int length)
+    /// <summary>Whether the buffers at hand take the packet that was kept; dropped where the driver's never will.</summary>
+    private bool HasRoomForKept()
     {
-        length = _asideLength;
-        if (_capacity < length)
-        {
-            // All that the driver has, or it rang and it was not enough: there is no waiting for more.
-            if (_heldCount < Queue.Size && !_asideTried && _pieceCount < MaxPieces / 2) return false;
-            _device.Counters.Add(NetCounter.ReceivedNoRoom);
-            _asideLength = 0;
-            _device.Again();
-            return false;
-        }
+        if (_capacity >= _kept.Length) return true;
+        // A driver fills its queue little by little, with a ring each time; and what it added may have been taken before its ring is heard.
+        if (_capacity > _kept.Room) (_kept.Room, _kept.IdleRings) = (_capacity, 0);
+        if (Merge && _heldCount < Queue.Size && _pieceCount < MaxPieces / 2 && _kept.IdleRings < MaxIdleRings) return false;
+        _device.Counters.Add(NetCounter.ReceivedNoRoom);
+        _kept.Length = 0;
+        _device.Again();
+        return false;
+    }
+
+    /// <summary>Copies the packet that was kept into the buffers.</summary>
+    private void PutBack()
+    {
         var at = 0;
         foreach (var piece in _pieces.AsSpan(0, _pieceCount))
         {
-            var part = Math.Min(piece.Length, length - at);
-            _aside.AsSpan(at, part).CopyTo(piece.Bytes);
+            var part = Math.Min(piece.Length, _kept.Length - at);
+            _kept.Bytes.AsSpan(at, part).CopyTo(piece.Bytes);
             at += part;
         }
-        _asideLength = 0;
-        return true;
     }
 
     /// <summary>Where the packet that was just received goes: six bytes behind its header, which may lie in two pieces.</summary>

@@ -233,6 +233,41 @@ public sealed class NetDeviceTests
     }
 
     [Fact]
+    public void A_driver_that_fills_its_queue_little_by_little_loses_no_large_packet()
+    {
+        using var rig = new NetRig().Start(NetFeatures.MergeBuffers | NetFeatures.GuestChecksum | NetFeatures.GuestTso4);
+        var buffers = rig.Post(5, 1500).ToList();
+        rig.Packets.Arrive(NetRig.Frame(60_000));
+        rig.Backend();
+        for (var i = 0; i < 4; i++)
+        {
+            Assert.Empty(rig.Rx.Collect());
+            buffers.AddRange(rig.Post(9, 1500)); // each time with a ring
+        }
+        Assert.Equal(41, rig.Rx.Collect().Count);
+        Assert.Equal(NetRig.Frame(60_000), buffers.SelectMany(rig.Driver.Bytes).ToArray()[12..60_012]);
+        Assert.Equal(0, rig[NetCounter.ReceivedNoRoom]);
+    }
+
+    [Fact]
+    public void Rings_that_bring_no_buffers_let_a_packet_go_that_has_no_room()
+    {
+        using var rig = new NetRig().Start(NetFeatures.MergeBuffers | NetFeatures.GuestChecksum | NetFeatures.GuestTso4);
+        rig.Post(5, 1500);
+        rig.Packets.Arrive(NetRig.Frame(60_000));
+        rig.Packets.Arrive(NetRig.Frame(100));
+        rig.Backend();
+        for (var i = 0; i < 8; i++)
+        {
+            Assert.Equal(0, rig[NetCounter.ReceivedNoRoom]);
+            rig.Driver.Ring(0);
+        }
+        rig.Backend();
+        Assert.Equal(1, rig[NetCounter.ReceivedNoRoom]);
+        Assert.Equal(112u, Assert.Single(rig.Rx.Collect()).Written);
+    }
+
+    [Fact]
     public void A_packet_that_never_fits_is_dropped_and_the_next_one_comes()
     {
         using var rig = new NetRig().Start(NetFeatures.MergeBuffers | NetFeatures.GuestChecksum | NetFeatures.GuestTso4, size: 8);
@@ -464,6 +499,56 @@ public sealed class NetDeviceTests
         Assert.Equal((15, 5), (rig.Packets.Sent.Count, rig.Rx.Collect().Count));
         Assert.Null(rig.Rig.Mmio.Deadline);
         Assert.Equal(60 + 14 + 12, rig.Packets.Sent[^1].Bytes.Length);
+    }
+
+    [Theory]
+    [InlineData(0ul)]
+    [InlineData(NetFeatures.MergeBuffers)]
+    public void A_packet_that_the_rate_limit_holds_back_survives_a_restart(ulong features)
+    {
+        var onePerSecond = new RateLimiterSpec(default, new TokenBucketSpec(1, 0, 1000));
+        using var rig = new NetRig(new NetOptions { Mac = NetRig.Mac, ReceiveLimits = onePerSecond });
+        rig.Start(features);
+        var buffers = rig.Post(4, 2000);
+        for (var i = 0; i < 3; i++) rig.Packets.Arrive(NetRig.Frame(100 + i));
+        rig.Backend();
+        Assert.Equal(1, rig.Packets.Waiting()); // one is through, one is kept
+        rig.Rig.Restart();
+        rig.Backend();
+        Assert.Single(rig.Rx.Collect());
+        for (var i = 1; i < 3; i++)
+        {
+            rig.Clock.Nanoseconds = rig.Rig.Mmio.Deadline!.Value;
+            rig.Rig.Mmio.Advance(rig.Clock.Nanoseconds);
+            Assert.Equal((uint)(112 + i), Assert.Single(rig.Rx.Collect()).Written);
+            Assert.Equal(NetRig.Frame(100 + i), rig.Driver.Bytes(buffers[i])[12..(112 + i)]);
+            rig.Rig.Restart();
+            rig.Backend();
+        }
+        Assert.Equal(3, rig[NetCounter.Received]);
+    }
+
+    [Fact]
+    public void A_packet_that_waits_for_buffers_survives_a_restart_and_not_a_reset()
+    {
+        const ulong Features = NetFeatures.MergeBuffers | NetFeatures.GuestChecksum | NetFeatures.GuestTso4;
+        using var rig = new NetRig().Start(Features);
+        var first = rig.Post(3, 1000);
+        rig.Packets.Arrive(NetRig.Frame(9000));
+        rig.Backend();
+        rig.Rig.Restart();
+        rig.Backend();
+        var more = rig.Post(7, 1000);
+        Assert.Equal(10, rig.Rx.Collect().Count);
+        Assert.Equal(NetRig.Frame(9000), first.Concat(more).SelectMany(rig.Driver.Bytes).ToArray()[12..9012]);
+
+        rig.Post(3, 1000);
+        rig.Packets.Arrive(NetRig.Frame(9000));
+        rig.Backend();
+        rig.Driver.Write(MmioRegister.Status, 0);
+        rig.Start(Features);
+        rig.Post(20, 1000);
+        Assert.Empty(rig.Rx.Collect()); // what came for the driver before is not the next one's
     }
 
     [Fact]
