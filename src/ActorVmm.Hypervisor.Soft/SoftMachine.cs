@@ -17,6 +17,7 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
     private readonly IoApic _ioApic;
     private readonly DualPic _pic;
     private readonly Pit8254 _pit;
+    private readonly TurnOrder? _turns;
     private ulong _chipDeadline = ulong.MaxValue;
 
     public SoftMachine(MachineOptions options, SoftOptions? settings = null)
@@ -42,6 +43,11 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
             (_vcpus[id].Cpu.ApicId, _vcpus[id].Cpu.CpuCount, _vcpus[id].Cpu.TscKhz) = ((uint)id, (uint)_vcpus.Length, (uint)(TscFrequencyHz / 1000));
         }
         Clock.Bind(_vcpus[0].Cpu);
+        if (options.Clock == ClockMode.Virtual && _vcpus.Length > 1)
+        {
+            _turns = new TurnOrder(this, [.. _vcpus.Select(vcpu => vcpu.Cpu)]);
+            foreach (var vcpu in _vcpus) vcpu.Cpu.JoinTurns(_turns);
+        }
         Memory.WriteObserver = this;
         Reset();
     }
@@ -108,6 +114,9 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
     public void ResumeClock() => Clock.Resume();
 
     // --- chips on the vCPUs' own threads ---
+
+    /// <summary>When the 8254 has to act next.</summary>
+    public ulong ChipDeadline => Volatile.Read(ref _chipDeadline);
 
     /// <summary>Lets the 8254 act; gives its next deadline.</summary>
     public ulong AdvanceChips(ulong now)
@@ -231,6 +240,7 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
         foreach (var apic in Apics) apic.Reset();
         Apics[0].EnterVirtualWireMode();
         foreach (var vcpu in _vcpus) vcpu.Cpu.PowerOn();
+        _turns?.Reset();
     }
 
     public MachineState Save()

@@ -100,6 +100,20 @@ internal sealed unsafe class BlockCache : IDisposable
         return block;
     }
 
+    /// <summary>Keeps a copy of a block as tier 0 runs it, before it is compiled. False where the arena is full.</summary>
+    public bool TryKeepInterpreted(Block* block)
+    {
+        var size = (ulong)(sizeof(Block) + block->OpCount * sizeof(Op));
+        if (_used + size > ArenaBytes) return false;
+        var copy = (Block*)(_arena + _used);
+        _used += (size + 31) & ~31UL;
+        // SAFETY: both lie within the arena, with their ops behind them.
+        Buffer.MemoryCopy(block, copy, size, size);
+        Block.Ops(copy)->Fn = &MoveOps.Nop; // where the original counts its entries
+        block->Interpreted = copy;
+        return true;
+    }
+
     /// <summary>Forgets every block; only between blocks.</summary>
     public void Clear()
     {
@@ -128,7 +142,7 @@ internal sealed unsafe class BlockCache : IDisposable
             var second = block->Physical >> 12 != page;
             if (Overlaps(block, second, physical, size))
             {
-                hit |= Block.Holds(block, running);
+                hit |= Block.Holds(block, running) || (block->Interpreted != null && Block.Holds(block->Interpreted, running));
                 Drop(block, second);
                 *link = second ? block->SecondPageNext : block->PageNext;
             }

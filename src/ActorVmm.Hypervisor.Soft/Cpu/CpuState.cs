@@ -280,6 +280,9 @@ internal unsafe struct Block
     /// <summary>Jumps of compiled code that lead straight here.</summary>
     public Compiler.Link* Incoming;
 
+    /// <summary>Under <see cref="LockStep"/>: a copy that tier 0 runs, made before the block was compiled.</summary>
+    public Block* Interpreted;
+
     public const int Dead = int.MaxValue;
 
     public static Op* Ops(Block* block) => (Op*)(block + 1);

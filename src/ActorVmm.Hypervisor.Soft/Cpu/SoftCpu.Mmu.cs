@@ -116,6 +116,7 @@ internal sealed unsafe partial class SoftCpu
         var slot = (user ? 3 : 0) * Mem.TlbSize + (int)access * Mem.TlbSize + (int)((linear >> 12) & (Mem.TlbSize - 1));
         _tlbs[slot] = new TlbEntry { Tag = linear & ~0xFFFUL, Addend = addend };
         _slotShift[slot] = translation.Shift;
+        if (access == Access.Write) _lockStep?.NoteWritable(_tlbs, slot, (byte*)((linear & ~0xFFFUL) + addend));
         if (translation.IsGlobal)
         {
             if ((_slotListed[slot] & 2) != 0) return;
@@ -217,7 +218,9 @@ internal sealed unsafe partial class SoftCpu
     {
         // A table entry lives in guest RAM, which can also hold translated code.
         _machine.Ram.BeforeSystemWrite(this, (byte*)entry, 8);
-        return Interlocked.CompareExchange(ref *entry, seen | bits, seen) == seen;
+        if (Interlocked.CompareExchange(ref *entry, seen | bits, seen) != seen) return false;
+        _lockStep?.NoteWalk((byte*)entry, bits);
+        return true;
     }
 
     private bool WalkTwoLevels(uint linear, Access access, bool user, ref Translation result)

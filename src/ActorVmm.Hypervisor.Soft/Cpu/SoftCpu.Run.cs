@@ -65,6 +65,7 @@ internal sealed unsafe partial class SoftCpu
     {
         Interlocked.Exchange(ref _s->Attention, long.MinValue);
         _wake.Set();
+        if (_turns is { } turns && !turns.Holds(this)) turns.WakeHolder();
     }
 
     /// <summary>Asks to drop the blocks of a written range.</summary>
@@ -95,6 +96,7 @@ internal sealed unsafe partial class SoftCpu
         {
             for (; ; )
             {
+                if (_turns != null && !AwaitTurn(_turns)) return Report(VcpuExitKind.Kicked);
                 Volatile.Write(ref _inGuest, 1);
                 Interlocked.MemoryBarrier();
                 if (s->Attention != 0 && TakeRequests()) return Report(VcpuExitKind.Kicked);
@@ -104,6 +106,7 @@ internal sealed unsafe partial class SoftCpu
                     if (halted != VcpuExitKind.None) return Report(halted);
                     continue;
                 }
+                if (_turns != null && _turns.IsOver(this)) continue;
                 if (AdvanceTime()) return Report(VcpuExitKind.Alarm);
                 if (s->InterruptShadow == 0 && TakeInterrupt())
                 {
@@ -175,12 +178,14 @@ internal sealed unsafe partial class SoftCpu
         if (clock.Mode == ClockMode.Host && s->Budget > 0 && s->Attention == 0 && !_timeStale) return false;
         _timeStale = false;
         if (_tier != null) ExecutableMemory.GiveWayToCollector();
-        var now = clock.NanosecondsAt(Retired);
+        var now = clock.NanosecondsAt(Elapsed);
         var deadline = AdvanceTimers(now);
         if (Id == 0 && clock.TakeAlarm(now)) return true;
+        if (_turns != null) deadline = Math.Max(now + 1, Math.Min(deadline, _turns.HaltedDeadline(this)));
         var grant = clock.Mode == ClockMode.Host
             ? HostSegment
             : (long)Math.Clamp((deadline - now) / clock.NanosecondsPerInstruction, 1, (ulong)VirtualSlice);
+        if (_turns != null) grant = Math.Min(grant, (long)(TurnEnd - Retired));
         s->Granted += grant - s->Budget;
         s->Budget = grant;
         return false;
@@ -204,7 +209,7 @@ internal sealed unsafe partial class SoftCpu
     {
         var s = _s;
         var clock = _machine.Clock;
-        var now = clock.NanosecondsAt(Retired);
+        var now = clock.NanosecondsAt(Elapsed);
         var deadline = AdvanceTimers(now);
         if (Id == 0)
         {
@@ -225,10 +230,11 @@ internal sealed unsafe partial class SoftCpu
             }
         }
         Volatile.Write(ref _inGuest, 0);
+        if (_turns != null && PassOn(_turns, ref deadline)) return VcpuExitKind.None;
         if (clock.Mode == ClockMode.Virtual && deadline != ulong.MaxValue)
         {
             // Nothing happens until the deadline: virtual time jumps there.
-            clock.SkipTo(deadline, Retired);
+            clock.SkipTo(deadline, Elapsed);
             return VcpuExitKind.None;
         }
         if (s->Attention != 0) return VcpuExitKind.None;
@@ -302,16 +308,23 @@ internal sealed unsafe partial class SoftCpu
         }
         var block = alone ? Scratch(1) : Lookup();
         if (block == null) return; // fetch fault, or nothing to execute there
+        var once = alone;
         if (block->Count > s->Budget)
         {
             // The deadline falls into the block: run exactly the instructions that are left.
             block = Scratch((int)Math.Max(1, Math.Min(s->Budget, BlockBuilder.MaxInstructions)));
             if (block == null) return;
+            once = true;
         }
         s->InterruptShadow = 0;
         s->Budget -= block->Count;
         // Its end must not chain to the next block: what is kept for this instruction (access log, TF) would pass on to others.
         if (alone) Volatile.Write(ref s->Attention, long.MinValue);
+        if (_lockStep != null && !once)
+        {
+            ExecuteBothTiers(block);
+            return;
+        }
         var op = Block.Ops(block);
         op->Fn(s, op);
         if (s->Abort != Abort.None) return;

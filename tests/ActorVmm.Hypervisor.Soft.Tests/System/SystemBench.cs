@@ -19,9 +19,11 @@ internal sealed unsafe class SystemBench : IDisposable
     private readonly Op* _op;
 
     /// <param name="compileThreshold">See <see cref="SoftOptions.CompileThreshold"/>.</param>
-    public SystemBench(int compileThreshold = SoftOptions.DefaultThreshold)
+    /// <param name="lockStep">See <see cref="MachineOptions.LockStep"/>; then under virtual time.</param>
+    public SystemBench(int compileThreshold = SoftOptions.DefaultThreshold, bool lockStep = false)
     {
-        _machine = new SoftMachine(new MachineOptions(_memory, 1) { CompileThreshold = compileThreshold });
+        var clock = lockStep ? ClockMode.Virtual : ClockMode.Host;
+        _machine = new SoftMachine(new MachineOptions(_memory, 1, clock) { CompileThreshold = compileThreshold, LockStep = lockStep });
         Cpu = ((SoftVcpu)_machine.Vcpus[0]).Cpu;
         // SAFETY: one zeroed op, freed in Dispose; the code under test reads its address fields only.
         _op = (Op*)NativeMemory.AllocZeroed((nuint)sizeof(Op));

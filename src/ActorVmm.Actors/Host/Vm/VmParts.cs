@@ -36,7 +36,7 @@ internal sealed class VmParts : IDisposable
         IMachine? machine = null;
         try
         {
-            var options = new MachineOptions(memory, spec.Vcpus, spec.Clock) { Seed = spec.Seed, CompileThreshold = spec.CompileThreshold };
+            var options = new MachineOptions(memory, spec.Vcpus, spec.Clock) { Seed = spec.Seed, CompileThreshold = spec.CompileThreshold, LockStep = spec.LockStep };
             // Under virtual time the epoch is fixed, so that runs repeat; otherwise the guest's wall clock starts at the host's.
             if (spec.Clock == ClockMode.Host)
                 options = options with

@@ -28,6 +28,7 @@ internal sealed unsafe partial class SoftCpu
                 return true;
             default:
                 if (value > 15) return RaiseFault(Vector.Gp, 0);
+                NoteOutside();
                 Apic.TaskPriority = (byte)value;
                 return true;
         }
