@@ -22,6 +22,9 @@ public sealed record VmSpec
     /// <summary>See <see cref="MachineOptions.CompileThreshold"/>.</summary>
     public int? CompileThreshold { get; init; }
 
+    /// <summary>See <see cref="MachineOptions.CodeCacheMib"/>.</summary>
+    public int? CodeCacheMib { get; init; }
+
     /// <summary>See <see cref="MachineOptions.LockStep"/>.</summary>
     public bool LockStep { get; init; }
 

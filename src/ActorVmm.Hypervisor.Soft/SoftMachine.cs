@@ -23,7 +23,9 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
     public SoftMachine(MachineOptions options, SoftOptions? settings = null)
     {
         Options = options;
-        CompileThreshold = options.CompileThreshold ?? (settings ?? new SoftOptions()).CompileThreshold;
+        settings ??= new SoftOptions();
+        CompileThreshold = options.CompileThreshold ?? settings.CompileThreshold;
+        CodeBytes = options.CodeCacheMib is { } mib ? (long)mib << 20 : settings.CodeBytes;
         Memory = options.Memory;
         Ram = new GuestRam(options.Memory);
         Clock = new SoftClock(options);
@@ -56,6 +58,14 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
 
     /// <summary>See <see cref="SoftOptions.CompileThreshold"/>; 0 where the host offers no executable memory.</summary>
     public int CompileThreshold { get; private set; }
+
+    /// <summary>See <see cref="SoftOptions.CodeBytes"/>.</summary>
+    public long CodeBytes { get; }
+
+    /// <summary>What pauses are measured with; no guest sees it.</summary>
+    public TimeProvider Host { get; } = TimeProvider.System;
+
+    public IReadOnlyList<string> Notes => NoCompiler is { } why ? [$"code is interpreted only, at a tenth of the speed: {why}"] : [];
 
     /// <summary>Why hot code is not compiled, or null where it is or was not asked for.</summary>
     public string? NoCompiler { get; private set; }

@@ -37,6 +37,7 @@ internal static class NativeDialect
         var vcpus = vm.Object("vcpus", Need.Nullable);
         var count = (int)(vcpus?.Integer("count", Need.Nullable, 1, VmLimits.MaxVcpus) ?? 1);
         var threshold = (int?)vcpus?.Integer("compile-threshold", Need.Nullable, 0, int.MaxValue);
+        var codeCache = (int?)vcpus?.Integer("code-cache-mib", Need.Nullable, 1, 1024);
         var lockStep = vcpus?.Boolean("lock-step", Need.Nullable) ?? false;
         if (lockStep && (!string.Equals(clock, "virtual", StringComparison.Ordinal) || string.Equals(hypervisor, "kvm", StringComparison.Ordinal)))
             vcpus!.Reject("lock-step", "compares the two tiers of soft, under virtual time only; set hypervisor = soft and clock = virtual");
@@ -62,6 +63,7 @@ internal static class NativeDialect
             Clock = string.Equals(clock, "virtual", StringComparison.Ordinal) ? ClockMode.Virtual : ClockMode.Host, Log = log, Devices = devices,
             Faults = faults,
             CompileThreshold = threshold == SoftOptions.DefaultThreshold ? null : threshold, LockStep = lockStep,
+            CodeCacheMib = codeCache == SoftOptions.DefaultCodeMib ? null : codeCache,
         };
     }
 

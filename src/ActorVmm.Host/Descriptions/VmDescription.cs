@@ -30,6 +30,9 @@ public sealed record VmDescription
     /// <summary>See <see cref="MachineOptions.CompileThreshold"/>.</summary>
     public int? CompileThreshold { get; init; }
 
+    /// <summary>See <see cref="MachineOptions.CodeCacheMib"/>.</summary>
+    public int? CodeCacheMib { get; init; }
+
     /// <summary>See <see cref="MachineOptions.LockStep"/>.</summary>
     public bool LockStep { get; init; }
 
@@ -53,7 +56,7 @@ public sealed record VmDescription
         Devices.AddTo(new()
         {
             Name = Name, Kernel = Kernel, MemoryMib = MemoryMib, Vcpus = Vcpus, Clock = Clock, Seed = Seed, CompileThreshold = CompileThreshold,
-            Faults = Faults, LockStep = LockStep,
+            Faults = Faults, LockStep = LockStep, CodeCacheMib = CodeCacheMib,
         });
 }
 

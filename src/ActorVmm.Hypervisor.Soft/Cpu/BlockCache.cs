@@ -37,6 +37,12 @@ internal sealed unsafe class BlockCache : IDisposable
     /// <summary>The compiler tier, where there is one: it hears which blocks end.</summary>
     public Compiler.CompiledTier? Tier { get; set; }
 
+    /// <summary>Called when all blocks are forgotten.</summary>
+    public Action? Cleared { get; init; }
+
+    /// <summary>Times that all blocks were forgotten.</summary>
+    public ulong Clears { get; private set; }
+
     /// <summary>Bytes of translated code in the arena.</summary>
     public ulong UsedBytes => _used;
 
@@ -127,6 +133,8 @@ internal sealed unsafe class BlockCache : IDisposable
         _used = 0;
         ControlOps.ForgetReturns(_state);
         Tier?.Clear();
+        Cleared?.Invoke();
+        Clears++;
     }
 
     /// <summary>Drops the blocks that overlap a written range. True where the one that <paramref name="running"/> belongs to is among them.</summary>

@@ -177,7 +177,7 @@ internal sealed unsafe partial class SoftCpu
         var s = _s;
         if (clock.Mode == ClockMode.Host && s->Budget > 0 && s->Attention == 0 && !_timeStale) return false;
         _timeStale = false;
-        if (_tier != null) ExecutableMemory.GiveWayToCollector();
+        if (_tier != null) GiveWayToCollector();
         var now = clock.NanosecondsAt(Elapsed);
         var deadline = AdvanceTimers(now);
         if (Id == 0 && clock.TakeAlarm(now)) return true;
@@ -462,11 +462,30 @@ internal sealed unsafe partial class SoftCpu
         // SAFETY: the block lives, so its code is in RAM unchanged, and (but for one that is refused) within one page.
         var code = block->SecondPage == ulong.MaxValue ? new ReadOnlySpan<byte>(_machine.Ram.Host(block->Physical), block->Length) : [];
         if (_tier!.IsFull) _clearCode = true;
+        var started = _machine.Host.GetTimestamp();
         _tier.Compile(block, code, _s->Rip);
+        _longestCompile = Math.Max(_longestCompile, _machine.Host.GetTimestamp() - started);
     }
 
     /// <summary>Patches a jump of compiled code.</summary>
     public void Connect(Link* link, Block* block) => _tier!.Connect(link, block);
+
+    private void GiveWayToCollector()
+    {
+        var started = _machine.Host.GetTimestamp();
+        ExecutableMemory.GiveWayToCollector();
+        _longestCollection = Math.Max(_longestCollection, _machine.Host.GetTimestamp() - started);
+    }
+
+    // In ticks of the host's clock. A thread that the host runs later is counted as if it had been busy: these are upper bounds.
+    private long _longestCompile, _longestCollection;
+
+    /// <summary>The longest times that this vCPU stood still to compile a block, and to let a garbage collection through.</summary>
+    public (TimeSpan Compile, TimeSpan Collection) LongestPauses =>
+        (_machine.Host.GetElapsedTime(0, _longestCompile), _machine.Host.GetElapsedTime(0, _longestCollection));
+
+    private string Pauses => string.Create(System.Globalization.CultureInfo.InvariantCulture,
+        $"longest pauses: compiling {LongestPauses.Compile.TotalMilliseconds:F2} ms, collector {LongestPauses.Collection.TotalMilliseconds:F2} ms; ");
 
     private readonly CompiledTier? _tier;
     private bool _clearCode;

@@ -22,11 +22,11 @@ internal sealed unsafe partial class SoftCpu : IDisposable
         NativeMemory.Clear(_s, (nuint)sizeof(CpuState));
         _self = GCHandle.Alloc(this);
         _s->Owner = GCHandle.ToIntPtr(_self);
-        CreateTlbs();
-        _blocks = new BlockCache(machine.Ram, _s);
+        SelectTlbs();
+        _blocks = new BlockCache(machine.Ram, _s) { Cleared = ForgetJumps };
         if (machine.CompileThreshold <= 0) return;
         if (machine.Options.LockStep) _lockStep = new LockStep(machine);
-        _tier = _blocks.Tier = CompiledTier.TryCreate(_s, _translator, machine.CompileThreshold, out var refusal);
+        _tier = _blocks.Tier = CompiledTier.TryCreate(_s, _translator, machine.CompileThreshold, machine.CodeBytes, out var refusal);
         if (_tier != null) _translator.CompileThreshold = machine.CompileThreshold;
         else machine.NoteNoCompiler(refusal!);
     }
@@ -42,8 +42,8 @@ internal sealed unsafe partial class SoftCpu : IDisposable
 
     /// <summary>Blocks and machine code, for Inspect.</summary>
     public string Counters => string.Create(CultureInfo.InvariantCulture,
-        $"{_blocks.Translations} blocks translated, {_blocks.Invalidations} overwritten, {_blocks.UsedBytes >> 10} KiB; ") +
-        (_lockStep is { } check ? $"{check}; " : "") + (_tier?.ToString() ?? (_machine.NoCompiler is { } why ? $"interpreted only: {why}" : "interpreted only"));
+        $"{_blocks.Translations} blocks translated, {_blocks.Invalidations} overwritten, {_blocks.UsedBytes >> 10} KiB, {_blocks.Clears} times all; {JumpFlushes} jump table flushes; ") +
+        Pauses + (_lockStep is { } check ? $"{check}; " : "") + (_tier?.ToString() ?? (_machine.NoCompiler is { } why ? $"interpreted only: {why}" : "interpreted only"));
 
     /// <summary>The CPU that owns a state.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -72,7 +72,7 @@ internal sealed unsafe partial class SoftCpu : IDisposable
         _blocks.Dispose();
         _tier?.Dispose();
         _lockStep?.Dispose();
-        NativeMemory.AlignedFree(_tlbs);
+        DisposeTlbs();
         NativeMemory.AlignedFree(_s);
     }
 }

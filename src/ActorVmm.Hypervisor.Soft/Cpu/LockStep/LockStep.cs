@@ -14,8 +14,8 @@ internal sealed unsafe class LockStep(SoftMachine machine) : IDisposable
 {
     private readonly WriteJournal _journal = new();
     private readonly StateImage _before = new(), _interpreted = new(), _compiled = new();
-    private readonly ushort[] _slots = new ushort[512];
-    private int _slotCount;
+    private readonly TlbEntry*[] _writable = new TlbEntry*[512];
+    private int _writableCount;
     private bool _recording;
     private VcpuExitKind _exit;
     private (ulong Address, int Size, ulong Data) _access;
@@ -34,10 +34,15 @@ internal sealed unsafe class LockStep(SoftMachine machine) : IDisposable
     public void NoteOutside() => ReachedOutside = true;
 
     /// <summary>A write TLB entry was made: its page may change from now on.</summary>
-    public void NoteWritable(TlbEntry* tlbs, int slot, byte* host)
+    public void NoteWritable(TlbEntry* entry, byte* host)
     {
-        if (_slotCount == _slots.Length) DropWritable(tlbs);
-        _slots[_slotCount++] = (ushort)slot;
+        if (_writableCount == _writable.Length)
+        {
+            var tag = entry->Tag;
+            DropWritable();
+            entry->Tag = tag;
+        }
+        _writable[_writableCount++] = entry;
         NoteWrite(host);
     }
 
@@ -54,22 +59,22 @@ internal sealed unsafe class LockStep(SoftMachine machine) : IDisposable
     }
 
     /// <summary>Empties the write TLBs, so that the first write to each page is seen.</summary>
-    public void DropWritable(TlbEntry* tlbs)
+    public void DropWritable()
     {
-        for (var i = 0; i < _slotCount; i++) tlbs[_slots[i]].Tag = TlbEntry.Invalid;
-        _slotCount = 0;
+        for (var i = 0; i < _writableCount; i++) _writable[i]->Tag = TlbEntry.Invalid;
+        _writableCount = 0;
     }
 
-    public void Begin(CpuState* s, TlbEntry* tlbs)
+    public void Begin(CpuState* s)
     {
-        DropWritable(tlbs);
+        DropWritable();
         _journal.Clear();
         (_recording, ReachedOutside) = (true, false);
         _before.CopyFrom(s);
     }
 
     /// <summary>Tier 0 is through. True where its work is taken back and compiled code shall do the same.</summary>
-    public bool TryTakeBack(CpuState* s, TlbEntry* tlbs, VcpuExitKind exit, VcpuExit description)
+    public bool TryTakeBack(CpuState* s, VcpuExitKind exit, VcpuExit description)
     {
         if (ReachedOutside)
         {
@@ -83,7 +88,7 @@ internal sealed unsafe class LockStep(SoftMachine machine) : IDisposable
         _before.CopyTo(s);
         Compared++;
         // Compiled code mostly finds the TLB as tier 0 left it, so that it uses its own way to memory; and now and then it does not.
-        if (Compared % 4 == 0) DropWritable(tlbs);
+        if (Compared % 4 == 0) DropWritable();
         return true;
     }
 

@@ -35,11 +35,11 @@ internal sealed unsafe partial class SoftCpu
             return;
         }
         var (nmiMasked, checksAlignment) = (NmiMasked, _checksAlignment);
-        check.Begin(s, _tlbs);
+        check.Begin(s);
         var interpreted = Block.Ops(block->Interpreted);
         interpreted->Fn(s, interpreted);
         var exit = s->Abort == Abort.Exit ? _exitKind : VcpuExitKind.None;
-        if (!check.TryTakeBack(s, _tlbs, exit, Exit)) return;
+        if (!check.TryTakeBack(s, exit, Exit)) return;
         (NmiMasked, _checksAlignment, _logWanted, _inSize) = (nmiMasked, checksAlignment, false, 0);
         Volatile.Write(ref s->Attention, long.MinValue);
         entry->Fn(s, entry);
