@@ -22,6 +22,12 @@ public sealed record VmSpec
     /// <summary>See <see cref="MachineOptions.CompileThreshold"/>.</summary>
     public int? CompileThreshold { get; init; }
 
+    /// <summary>See <see cref="MachineOptions.CodeCacheMib"/>.</summary>
+    public int? CodeCacheMib { get; init; }
+
+    /// <summary>See <see cref="MachineOptions.LockStep"/>.</summary>
+    public bool LockStep { get; init; }
+
     /// <summary><c>blk0</c>, <c>blk1</c>, ...: the guest's <c>/dev/vda</c>, <c>/dev/vdb</c>, ...</summary>
     public IReadOnlyList<DiskSpec> Disks { get; init; } = [];
 

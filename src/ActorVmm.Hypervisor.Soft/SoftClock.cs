@@ -28,12 +28,13 @@ internal sealed class SoftClock : IMachineClock, IClock
 
     public ulong BootUnixNanoseconds { get; }
 
-    public ulong Nanoseconds => NanosecondsAt(_cpu?.Retired ?? 0);
+    public ulong Nanoseconds => NanosecondsAt(Volatile.Read(ref _cpu)?.Elapsed ?? 0);
 
     /// <summary>When <see cref="TakeAlarm"/> fires.</summary>
     public ulong Alarm => Volatile.Read(ref _alarm);
 
-    public void Bind(SoftCpu bootProcessor) => _cpu = bootProcessor;
+    /// <summary>Whose instructions count from now on: vCPU 0's, or of several under virtual time the one's that has the turn.</summary>
+    public void Bind(SoftCpu cpu) => Volatile.Write(ref _cpu, cpu);
 
     /// <summary>Machine time at a count of retired instructions (which the host clock ignores).</summary>
     public ulong NanosecondsAt(ulong retired)
@@ -97,7 +98,7 @@ internal sealed class SoftClock : IMachineClock, IClock
         lock (_gate)
         {
             _started = _host.GetTimestamp();
-            _offset = Mode == ClockMode.Virtual ? unchecked(nanoseconds - (_cpu?.Retired ?? 0) * NanosecondsPerInstruction) : nanoseconds;
+            _offset = Mode == ClockMode.Virtual ? unchecked(nanoseconds - (_cpu?.Elapsed ?? 0) * NanosecondsPerInstruction) : nanoseconds;
         }
     }
 }

@@ -16,9 +16,8 @@ public sealed class SoftHypervisor(SoftOptions? settings = null) : IHypervisor
         ArgumentNullException.ThrowIfNull(options);
         if (options.VcpuCount is < 1 or > 254)
             throw new HypervisorException($"a machine has 1 to 254 vCPUs, not {options.VcpuCount}");
-        if (options.Clock == ClockMode.Virtual && options.VcpuCount > 1)
-            throw new HypervisorException(
-                $"virtual time needs one vCPU, not {options.VcpuCount}: vCPUs on several host threads do not repeat. Use one vCPU or the host clock.");
+        if (options.LockStep && options.Clock != ClockMode.Virtual)
+            throw new HypervisorException("lock-step runs each block twice and needs time and devices to stand still meanwhile: set clock = virtual.");
         return new SoftMachine(options, _settings);
     }
 }

@@ -17,12 +17,15 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
     private readonly IoApic _ioApic;
     private readonly DualPic _pic;
     private readonly Pit8254 _pit;
+    private readonly TurnOrder? _turns;
     private ulong _chipDeadline = ulong.MaxValue;
 
     public SoftMachine(MachineOptions options, SoftOptions? settings = null)
     {
         Options = options;
-        CompileThreshold = options.CompileThreshold ?? (settings ?? new SoftOptions()).CompileThreshold;
+        settings ??= new SoftOptions();
+        CompileThreshold = options.CompileThreshold ?? settings.CompileThreshold;
+        CodeBytes = options.CodeCacheMib is { } mib ? (long)mib << 20 : settings.CodeBytes;
         Memory = options.Memory;
         Ram = new GuestRam(options.Memory);
         Clock = new SoftClock(options);
@@ -42,6 +45,11 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
             (_vcpus[id].Cpu.ApicId, _vcpus[id].Cpu.CpuCount, _vcpus[id].Cpu.TscKhz) = ((uint)id, (uint)_vcpus.Length, (uint)(TscFrequencyHz / 1000));
         }
         Clock.Bind(_vcpus[0].Cpu);
+        if (options.Clock == ClockMode.Virtual && _vcpus.Length > 1)
+        {
+            _turns = new TurnOrder(this, [.. _vcpus.Select(vcpu => vcpu.Cpu)]);
+            foreach (var vcpu in _vcpus) vcpu.Cpu.JoinTurns(_turns);
+        }
         Memory.WriteObserver = this;
         Reset();
     }
@@ -50,6 +58,14 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
 
     /// <summary>See <see cref="SoftOptions.CompileThreshold"/>; 0 where the host offers no executable memory.</summary>
     public int CompileThreshold { get; private set; }
+
+    /// <summary>See <see cref="SoftOptions.CodeBytes"/>.</summary>
+    public long CodeBytes { get; }
+
+    /// <summary>What pauses are measured with; no guest sees it.</summary>
+    public TimeProvider Host { get; } = TimeProvider.System;
+
+    public IReadOnlyList<string> Notes => NoCompiler is { } why ? [$"code is interpreted only, at a tenth of the speed: {why}"] : [];
 
     /// <summary>Why hot code is not compiled, or null where it is or was not asked for.</summary>
     public string? NoCompiler { get; private set; }
@@ -108,6 +124,9 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
     public void ResumeClock() => Clock.Resume();
 
     // --- chips on the vCPUs' own threads ---
+
+    /// <summary>When the 8254 has to act next.</summary>
+    public ulong ChipDeadline => Volatile.Read(ref _chipDeadline);
 
     /// <summary>Lets the 8254 act; gives its next deadline.</summary>
     public ulong AdvanceChips(ulong now)
@@ -231,6 +250,7 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
         foreach (var apic in Apics) apic.Reset();
         Apics[0].EnterVirtualWireMode();
         foreach (var vcpu in _vcpus) vcpu.Cpu.PowerOn();
+        _turns?.Reset();
     }
 
     public MachineState Save()

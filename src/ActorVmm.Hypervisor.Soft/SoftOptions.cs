@@ -4,8 +4,12 @@ namespace ActorVmm.Hypervisor.Soft;
 /// <param name="CompileThreshold">
 /// Entries after which a block of 64-bit code is compiled to the host's machine code; 1 compiles at the first entry, 0 interprets always.
 /// </param>
-public sealed record SoftOptions(int CompileThreshold = SoftOptions.DefaultThreshold)
+/// <param name="CodeBytes">Bytes for the machine code of one vCPU; when they are used up, all its blocks are forgotten.</param>
+public sealed record SoftOptions(int CompileThreshold = SoftOptions.DefaultThreshold, long CodeBytes = (long)SoftOptions.DefaultCodeMib << 20)
 {
+    /// <summary>A stock boot fills a few MiB; reserved, and used only as far as code is made.</summary>
+    public const int DefaultCodeMib = 48;
+
     /// <summary>
     /// A choice between compiling what hardly runs (lower) and interpreting for too long (higher). No other value was timed.
     /// </summary>

@@ -34,6 +34,15 @@ public sealed record MachineOptions(GuestMemory Memory, int VcpuCount, ClockMode
     /// </summary>
     public int? CompileThreshold { get; init; }
 
+    /// <summary>Software CPU only: MiB of machine code per vCPU, after which it begins anew; null is its default.</summary>
+    public int? CodeCacheMib { get; init; }
+
+    /// <summary>
+    /// Software CPU only, a debug mode under virtual time: each compiled block is also interpreted, and the first difference ends the run with
+    /// a description of the block. Slow; a guest sees nothing of it.
+    /// </summary>
+    public bool LockStep { get; init; }
+
     /// <summary>Seed of the guest-visible random source (RDRAND) under virtual time.</summary>
     public ulong Seed { get; init; }
 }

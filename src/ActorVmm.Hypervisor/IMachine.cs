@@ -13,6 +13,9 @@ public interface IMachine : IDisposable
     /// <summary>Machine time.</summary>
     IMachineClock Clock { get; }
 
+    /// <summary>What an operator should know about how this machine runs here, one line each.</summary>
+    IReadOnlyList<string> Notes => [];
+
     /// <summary>Drives input <paramref name="gsi"/> (0 to 23: IOAPIC pin and, below 16, the 8259 input). Any thread.</summary>
     void SetInterruptLine(int gsi, bool level);
 

@@ -37,6 +37,10 @@ internal static class NativeDialect
         var vcpus = vm.Object("vcpus", Need.Nullable);
         var count = (int)(vcpus?.Integer("count", Need.Nullable, 1, VmLimits.MaxVcpus) ?? 1);
         var threshold = (int?)vcpus?.Integer("compile-threshold", Need.Nullable, 0, int.MaxValue);
+        var codeCache = (int?)vcpus?.Integer("code-cache-mib", Need.Nullable, 1, 1024);
+        var lockStep = vcpus?.Boolean("lock-step", Need.Nullable) ?? false;
+        if (lockStep && (!string.Equals(clock, "virtual", StringComparison.Ordinal) || string.Equals(hypervisor, "kvm", StringComparison.Ordinal)))
+            vcpus!.Reject("lock-step", "compares the two tiers of soft, under virtual time only; set hypervisor = soft and clock = virtual");
         vcpus?.Finish();
         var kernel = vm.Object("kernel", Need.Required) is { } part ? Kernel(part, baseDirectory, memoryMib) : null;
         var log = vm.Object("log", Need.Nullable) is { } logging ? Log(logging, baseDirectory) : null;
@@ -58,7 +62,8 @@ internal static class NativeDialect
             Name = name ?? "vm", Hypervisor = hypervisor ?? "auto", Kernel = kernel, MemoryMib = memoryMib, Vcpus = count, Seed = seed ?? 0,
             Clock = string.Equals(clock, "virtual", StringComparison.Ordinal) ? ClockMode.Virtual : ClockMode.Host, Log = log, Devices = devices,
             Faults = faults,
-            CompileThreshold = threshold == SoftOptions.DefaultThreshold ? null : threshold,
+            CompileThreshold = threshold == SoftOptions.DefaultThreshold ? null : threshold, LockStep = lockStep,
+            CodeCacheMib = codeCache == SoftOptions.DefaultCodeMib ? null : codeCache,
         };
     }
 

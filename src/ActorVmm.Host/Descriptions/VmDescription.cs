@@ -30,6 +30,12 @@ public sealed record VmDescription
     /// <summary>See <see cref="MachineOptions.CompileThreshold"/>.</summary>
     public int? CompileThreshold { get; init; }
 
+    /// <summary>See <see cref="MachineOptions.CodeCacheMib"/>.</summary>
+    public int? CodeCacheMib { get; init; }
+
+    /// <summary>See <see cref="MachineOptions.LockStep"/>.</summary>
+    public bool LockStep { get; init; }
+
     /// <summary>Changes to the CPU that KVM shows the guest (<c>cpu-config</c>); no other hypervisor takes any.</summary>
     public KvmCpuTemplate Cpu { get; init; } = KvmCpuTemplate.None;
 
@@ -50,7 +56,7 @@ public sealed record VmDescription
         Devices.AddTo(new()
         {
             Name = Name, Kernel = Kernel, MemoryMib = MemoryMib, Vcpus = Vcpus, Clock = Clock, Seed = Seed, CompileThreshold = CompileThreshold,
-            Faults = Faults,
+            Faults = Faults, LockStep = LockStep, CodeCacheMib = CodeCacheMib,
         });
 }
 

@@ -40,7 +40,6 @@ internal static class ExperimentReader
         var memory = (int)(vm?.Integer("memory-mib", Need.Nullable, 64, VmLimits.MaxMemoryMib) ?? 256);
         var vcpus = (int)(vm?.Integer("vcpus", Need.Nullable, 1, VmLimits.MaxVcpus) ?? 1);
         var clock = vm?.Choice("clock", Need.Nullable, StringComparison.Ordinal, "virtual", "host");
-        if (vcpus > 1 && clock is not "host") vm!.Reject("vcpus", "virtual time needs one vCPU; set vm.clock = host");
         vm?.Finish();
         var disks = file.Objects("disks", Need.Nullable).Select(Disk).ToList();
         var safety = file.Object("safety", Need.Required);

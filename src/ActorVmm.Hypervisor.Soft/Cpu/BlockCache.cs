@@ -40,6 +40,12 @@ internal sealed unsafe class BlockCache : IDisposable
     /// <summary>The compiler tier, where there is one: it hears which blocks end.</summary>
     public Compiler.CompiledTier? Tier { get; set; }
 
+    /// <summary>Called when all blocks are forgotten.</summary>
+    public Action? Cleared { get; init; }
+
+    /// <summary>Times that all blocks were forgotten.</summary>
+    public ulong Clears { get; private set; }
+
     /// <summary>Bytes of translated code in the arena.</summary>
     public ulong UsedBytes => _used;
 
@@ -106,6 +112,20 @@ internal sealed unsafe class BlockCache : IDisposable
         return block;
     }
 
+    /// <summary>Keeps a copy of a block as tier 0 runs it, before it is compiled. False where the arena is full.</summary>
+    public bool TryKeepInterpreted(Block* block)
+    {
+        var size = (ulong)(sizeof(Block) + block->OpCount * sizeof(Op));
+        if (_used + size > ArenaBytes) return false;
+        var copy = (Block*)(_arena + _used);
+        _used += (size + 31) & ~31UL;
+        // SAFETY: both lie within the arena, with their ops behind them.
+        Buffer.MemoryCopy(block, copy, size, size);
+        Block.Ops(copy)->Fn = &MoveOps.Nop; // where the original counts its entries
+        block->Interpreted = copy;
+        return true;
+    }
+
     /// <summary>Forgets every block; only between blocks.</summary>
     public void Clear()
     {
@@ -118,6 +138,8 @@ internal sealed unsafe class BlockCache : IDisposable
         _used = 0;
         ControlOps.ForgetReturns(_state);
         Tier?.Clear();
+        Cleared?.Invoke();
+        Clears++;
     }
 
     /// <summary>Forgets every block and gives their memory back to the host; only between blocks.</summary>
@@ -142,7 +164,7 @@ internal sealed unsafe class BlockCache : IDisposable
             var second = block->Physical >> 12 != page;
             if (Overlaps(block, second, physical, size))
             {
-                hit |= Block.Holds(block, running);
+                hit |= Block.Holds(block, running) || (block->Interpreted != null && Block.Holds(block->Interpreted, running));
                 Drop(block, second);
                 *link = second ? block->SecondPageNext : block->PageNext;
             }

@@ -277,8 +277,14 @@ internal unsafe struct Block
     /// <summary>Where compiled code enters it by a jump (its budget is checked there), or null.</summary>
     public byte* Code;
 
+    /// <summary>Behind the check at <see cref="Code"/>: the way out to the run loop with RIP at the block's start.</summary>
+    public byte* WayOut;
+
     /// <summary>Jumps of compiled code that lead straight here.</summary>
     public Compiler.Link* Incoming;
+
+    /// <summary>Under <see cref="LockStep"/>: a copy that tier 0 runs, made before the block was compiled.</summary>
+    public Block* Interpreted;
 
     public const int Dead = int.MaxValue;
 

@@ -49,6 +49,10 @@ internal sealed unsafe class GuestRam : IDisposable
     public ulong PhysicalOf(ulong pageIndex) =>
         pageIndex << 12 is var offset && offset < _lowSize ? offset : offset - _lowSize + GuestMemory.HighStart;
 
+    /// <summary>The physical address of a byte of RAM.</summary>
+    public ulong PhysicalAt(byte* host) =>
+        host >= _low && host < _low + _lowSize ? (ulong)(host - _low) : (ulong)(host - _high) + GuestMemory.HighStart;
+
     /// <summary>True where some vCPU holds translated code of this page, which is RAM.</summary>
     public bool HasCode(ulong physical) => Volatile.Read(ref _codeHolders[PageIndex(physical)]) != 0;
 
@@ -61,8 +65,10 @@ internal sealed unsafe class GuestRam : IDisposable
     /// <summary>The CPU itself is about to write (page-table bits, stacks): translated code there is dropped first.</summary>
     public void BeforeSystemWrite(SoftCpu cpu, byte* host, int size)
     {
-        var physical = host >= _low && host < _low + _lowSize ? (ulong)(host - _low) : (ulong)(host - _high) + GuestMemory.HighStart;
-        if (HasCode(physical)) cpu.Machine.InvalidateCode(physical, (ulong)size, except: null);
+        var physical = PhysicalAt(host);
+        if (!HasCode(physical)) return;
+        cpu.NoteOutside();
+        cpu.Machine.InvalidateCode(physical, (ulong)size, except: null);
     }
 
     public void Dispose() => NativeMemory.Free(_codeHolders);

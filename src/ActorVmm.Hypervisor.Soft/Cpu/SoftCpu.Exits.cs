@@ -88,7 +88,11 @@ internal sealed unsafe partial class SoftCpu
 
     private ulong MmioRead(Op* op, ulong physical, int size)
     {
-        if (_machine.TryReadChip(this, physical, size, out var value)) return value;
+        if (_machine.TryReadChip(this, physical, size, out var value))
+        {
+            NoteOutside();
+            return value;
+        }
         FromLog(op, VcpuExitKind.MmioRead, physical, size, 0, out value);
         return size == 8 ? value : value & ((1UL << (8 * size)) - 1);
     }
@@ -97,6 +101,7 @@ internal sealed unsafe partial class SoftCpu
     {
         if (_machine.TryWriteChip(this, physical, size, value))
         {
+            NoteOutside();
             _timeStale = true;
             Attend();
             return;
@@ -111,6 +116,7 @@ internal sealed unsafe partial class SoftCpu
         Advance(op);
         if (_machine.TryReadPort(port, size, out var value))
         {
+            NoteOutside();
             _inSize = size;
             Exit.Data = value;
             AnswerPending();
@@ -129,6 +135,7 @@ internal sealed unsafe partial class SoftCpu
         Advance(op);
         if (_machine.TryWritePort(port, size, value))
         {
+            NoteOutside();
             _timeStale = true;
             return;
         }
@@ -146,14 +153,16 @@ internal sealed unsafe partial class SoftCpu
     /// <summary>One element of INS.</summary>
     public ulong PortReadInString(Op* op, ushort port, int size)
     {
-        if (!_machine.TryReadPort(port, size, out var value)) FromLog(op, VcpuExitKind.PortRead, port, size, 0, out value);
+        if (_machine.TryReadPort(port, size, out var value)) NoteOutside();
+        else FromLog(op, VcpuExitKind.PortRead, port, size, 0, out value);
         return value;
     }
 
     /// <summary>One element of OUTS.</summary>
     public void PortWriteInString(Op* op, ushort port, int size, ulong value)
     {
-        if (!_machine.TryWritePort(port, size, value)) FromLog(op, VcpuExitKind.PortWrite, port, size, value, out _);
+        if (_machine.TryWritePort(port, size, value)) NoteOutside();
+        else FromLog(op, VcpuExitKind.PortWrite, port, size, value, out _);
     }
 
     /// <summary>I/O permission (SDM Vol. 1 §18.5): IOPL, else the bitmap of the TSS.</summary>

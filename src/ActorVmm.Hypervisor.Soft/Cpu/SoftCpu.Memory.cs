@@ -121,6 +121,7 @@ internal sealed unsafe partial class SoftCpu
         var host = _machine.Ram.Host(physical);
         if (host == null) return;
         _machine.Ram.BeforeSystemWrite(this, host, size);
+        _lockStep?.NoteWrite(host);
         if (size is 1 or 2 or 4 or 8) Store(host, value, size);
         else for (var i = 0; i < size; i++) host[i] = (byte)(value >> (8 * i));
     }
@@ -184,6 +185,7 @@ internal sealed unsafe partial class SoftCpu
     private void WritePart(Op* op, ulong physical, ulong value, int size)
     {
         var host = _machine.Ram.Host(physical);
+        if (host != null) _lockStep?.NoteWrite(host);
         for (var i = 0; i < size; i++)
         {
             if (host != null) host[i] = (byte)(value >> (8 * i));
@@ -198,6 +200,7 @@ internal sealed unsafe partial class SoftCpu
     /// </summary>
     private bool BeforeCodeWrite(Op* op, ulong physical, int size)
     {
+        NoteOutside();
         if (!_blocks.Invalidate(physical, size, op)) return true;
         _s->Abort = Abort.Restart;
         _s->AbortOp = op;

@@ -1,5 +1,3 @@
-using System.Runtime.InteropServices;
-
 namespace ActorVmm.Hypervisor.Soft.Cpu;
 
 /// <summary>What an access wants to do.</summary>
@@ -10,7 +8,7 @@ internal enum Access
     Execute,
 }
 
-/// <summary>Paging (SDM Vol. 3 ch. 4): page walks and the software TLBs that remember them.</summary>
+/// <summary>Paging (SDM Vol. 3 ch. 4): page walks.</summary>
 internal sealed unsafe partial class SoftCpu
 {
     private const ulong Present = 1, Writable = 2, UserPage = 4, Accessed = 0x20, Dirty = 0x40, PageSize = 0x80, Global = 0x100, NoExecute = 1UL << 63;
@@ -18,117 +16,6 @@ internal sealed unsafe partial class SoftCpu
 
     /// <summary>Physical address bits above the 40 that CPUID announces.</summary>
     private const ulong ReservedAddress = 0x000F_FF00_0000_0000;
-
-    private const int Slots = 6 * Mem.TlbSize;
-
-    /// <summary>CR0.AM.</summary>
-    private const ulong AlignmentMask = 1 << 18;
-
-    // Six tables (supervisor read, write, code; user read, write, code), a seventh that stays empty, and beside each slot what flushing must know.
-    private TlbEntry* _tlbs;
-    private readonly byte[] _slotShift = new byte[Slots];
-    private readonly byte[] _slotListed = new byte[Slots];
-    private readonly ushort[] _usedLocal = new ushort[Slots];
-    private readonly ushort[] _usedGlobal = new ushort[Slots];
-    private int _usedLocalCount;
-    private int _usedGlobalCount;
-
-    private void CreateTlbs()
-    {
-        // SAFETY: seven tables of TlbSize entries, freed in Dispose; every index is masked to TlbSize - 1.
-        _tlbs = (TlbEntry*)NativeMemory.AlignedAlloc((nuint)((Slots + Mem.TlbSize) * sizeof(TlbEntry)), 64);
-        for (var i = 0; i < Slots + Mem.TlbSize; i++) _tlbs[i] = new TlbEntry { Tag = TlbEntry.Invalid };
-        SelectTlbs();
-    }
-
-    private void SelectTlbs()
-    {
-        var first = _tlbs + (_s->Cpl == 3 ? 3 * Mem.TlbSize : 0);
-        _s->TlbRead = first;
-        _s->TlbWrite = first + Mem.TlbSize;
-        _s->TlbCode = first + 2 * Mem.TlbSize;
-        _tier?.JumpCache.Select();
-        // With alignment checks on, every data access takes the slow path, which looks.
-        _checksAlignment = _s->Cpl == 3 && (_s->Cr0 & AlignmentMask) != 0 && (_s->SystemFlags & Flags.Ac) != 0;
-        if (_checksAlignment) _s->TlbRead = _s->TlbWrite = _tlbs + Slots;
-    }
-
-    private bool _checksAlignment;
-
-    /// <summary>Compiled code jumps by virtual address: what it knows goes with the TLB.</summary>
-    private void ForgetJumps() => _tier?.JumpCache.Flush();
-
-    /// <summary>#AC for a misaligned access in ring 3 where CR0.AM and RFLAGS.AC ask for it (SDM Vol. 3 §6.15, interrupt 17).</summary>
-    private bool Aligned(ulong address, int size) => !_checksAlignment || (address & (uint)(size - 1)) == 0 || Fault(Vector.Ac, 0);
-
-    /// <summary>Drops TLB entries; global ones only on request.</summary>
-    public void FlushTlb(bool includeGlobal)
-    {
-        ForgetJumps();
-        for (var i = 0; i < _usedLocalCount; i++)
-        {
-            var slot = _usedLocal[i];
-            _tlbs[slot].Tag = TlbEntry.Invalid;
-            _slotListed[slot] &= 2;
-        }
-        _usedLocalCount = 0;
-        if (!includeGlobal) return;
-        for (var i = 0; i < _usedGlobalCount; i++)
-        {
-            var slot = _usedGlobal[i];
-            _tlbs[slot].Tag = TlbEntry.Invalid;
-            _slotListed[slot] = 0;
-        }
-        _usedGlobalCount = 0;
-    }
-
-    /// <summary>Drops the entries of one page; of a large page every entry that came from it (SDM Vol. 3 §4.10.4.1).</summary>
-    public void FlushPage(ulong linear)
-    {
-        ForgetJumps();
-        DropPage(linear, _usedLocal, _usedLocalCount);
-        DropPage(linear, _usedGlobal, _usedGlobalCount);
-    }
-
-    private void DropPage(ulong linear, ushort[] used, int count)
-    {
-        for (var i = 0; i < count; i++)
-        {
-            var slot = used[i];
-            if (_tlbs[slot].Tag != TlbEntry.Invalid && (_tlbs[slot].Tag ^ linear) >> _slotShift[slot] == 0) _tlbs[slot].Tag = TlbEntry.Invalid;
-        }
-    }
-
-    /// <summary>Drops write entries that lead to a physical page, because it now holds translated code.</summary>
-    public void FlushWrites(ulong physicalPage)
-    {
-        var host = _machine.Ram.Host(physicalPage);
-        for (var table = 1; table < 6; table += 3)
-        {
-            var entries = _tlbs + table * Mem.TlbSize;
-            for (var i = 0; i < Mem.TlbSize; i++)
-                if (entries[i].Tag != TlbEntry.Invalid && (byte*)(entries[i].Tag + entries[i].Addend) == host) entries[i].Tag = TlbEntry.Invalid;
-        }
-    }
-
-    private void Fill(bool user, Access access, ulong linear, ulong addend, in Translation translation)
-    {
-        var slot = (user ? 3 : 0) * Mem.TlbSize + (int)access * Mem.TlbSize + (int)((linear >> 12) & (Mem.TlbSize - 1));
-        _tlbs[slot] = new TlbEntry { Tag = linear & ~0xFFFUL, Addend = addend };
-        _slotShift[slot] = translation.Shift;
-        if (translation.IsGlobal)
-        {
-            if ((_slotListed[slot] & 2) != 0) return;
-            _slotListed[slot] |= 2;
-            _usedGlobal[_usedGlobalCount++] = (ushort)slot;
-        }
-        else
-        {
-            if ((_slotListed[slot] & 1) != 0) return;
-            _slotListed[slot] |= 1;
-            _usedLocal[_usedLocalCount++] = (ushort)slot;
-        }
-    }
 
     /// <summary>The result of a page walk.</summary>
     private struct Translation
@@ -217,7 +104,9 @@ internal sealed unsafe partial class SoftCpu
     {
         // A table entry lives in guest RAM, which can also hold translated code.
         _machine.Ram.BeforeSystemWrite(this, (byte*)entry, 8);
-        return Interlocked.CompareExchange(ref *entry, seen | bits, seen) == seen;
+        if (Interlocked.CompareExchange(ref *entry, seen | bits, seen) != seen) return false;
+        _lockStep?.NoteWalk((byte*)entry, bits);
+        return true;
     }
 
     private bool WalkTwoLevels(uint linear, Access access, bool user, ref Translation result)

@@ -65,6 +65,7 @@ internal sealed unsafe partial class SoftCpu
     {
         Interlocked.Exchange(ref _s->Attention, long.MinValue);
         _wake.Set();
+        if (_turns is { } turns && !turns.Holds(this)) turns.WakeHolder();
     }
 
     /// <summary>Asks to drop the blocks of a written range.</summary>
@@ -95,6 +96,7 @@ internal sealed unsafe partial class SoftCpu
         {
             for (; ; )
             {
+                if (_turns != null && !AwaitTurn(_turns)) return Report(VcpuExitKind.Kicked);
                 Volatile.Write(ref _inGuest, 1);
                 Interlocked.MemoryBarrier();
                 if (s->Attention != 0 && TakeRequests()) return Report(VcpuExitKind.Kicked);
@@ -104,6 +106,7 @@ internal sealed unsafe partial class SoftCpu
                     if (halted != VcpuExitKind.None) return Report(halted);
                     continue;
                 }
+                if (_turns != null && _turns.IsOver(this)) continue;
                 if (AdvanceTime()) return Report(VcpuExitKind.Alarm);
                 if (s->InterruptShadow == 0 && TakeInterrupt())
                 {
@@ -174,13 +177,15 @@ internal sealed unsafe partial class SoftCpu
         var s = _s;
         if (clock.Mode == ClockMode.Host && s->Budget > 0 && s->Attention == 0 && !_timeStale) return false;
         _timeStale = false;
-        if (_tier != null) ExecutableMemory.GiveWayToCollector();
-        var now = clock.NanosecondsAt(Retired);
+        if (_tier != null) GiveWayToCollector();
+        var now = clock.NanosecondsAt(Elapsed);
         var deadline = AdvanceTimers(now);
         if (Id == 0 && clock.TakeAlarm(now)) return true;
+        if (_turns != null) deadline = Math.Max(now + 1, Math.Min(deadline, _turns.HaltedDeadline(this)));
         var grant = clock.Mode == ClockMode.Host
             ? HostSegment
             : (long)Math.Clamp((deadline - now) / clock.NanosecondsPerInstruction, 1, (ulong)VirtualSlice);
+        if (_turns != null) grant = Math.Min(grant, (long)(TurnEnd - Retired));
         s->Granted += grant - s->Budget;
         s->Budget = grant;
         return false;
@@ -204,7 +209,7 @@ internal sealed unsafe partial class SoftCpu
     {
         var s = _s;
         var clock = _machine.Clock;
-        var now = clock.NanosecondsAt(Retired);
+        var now = clock.NanosecondsAt(Elapsed);
         var deadline = AdvanceTimers(now);
         if (Id == 0)
         {
@@ -225,10 +230,11 @@ internal sealed unsafe partial class SoftCpu
             }
         }
         Volatile.Write(ref _inGuest, 0);
+        if (_turns != null && PassOn(_turns, ref deadline)) return VcpuExitKind.None;
         if (clock.Mode == ClockMode.Virtual && deadline != ulong.MaxValue)
         {
             // Nothing happens until the deadline: virtual time jumps there.
-            clock.SkipTo(deadline, Retired);
+            clock.SkipTo(deadline, Elapsed);
             return VcpuExitKind.None;
         }
         if (s->Attention != 0) return VcpuExitKind.None;
@@ -313,16 +319,23 @@ internal sealed unsafe partial class SoftCpu
         }
         var block = alone ? Scratch(1) : Lookup();
         if (block == null) return; // fetch fault, or nothing to execute there
+        var once = alone;
         if (block->Count > s->Budget)
         {
             // The deadline falls into the block: run exactly the instructions that are left.
             block = Scratch((int)Math.Max(1, Math.Min(s->Budget, BlockBuilder.MaxInstructions)));
             if (block == null) return;
+            once = true;
         }
         s->InterruptShadow = 0;
         s->Budget -= block->Count;
         // Its end must not chain to the next block: what is kept for this instruction (access log, TF) would pass on to others.
         if (alone) Volatile.Write(ref s->Attention, long.MinValue);
+        if (_lockStep != null && !once)
+        {
+            ExecuteBothTiers(block);
+            return;
+        }
         var op = Block.Ops(block);
         op->Fn(s, op);
         if (s->Abort != Abort.None) return;
@@ -460,11 +473,30 @@ internal sealed unsafe partial class SoftCpu
         // SAFETY: the block lives, so its code is in RAM unchanged, and (but for one that is refused) within one page.
         var code = block->SecondPage == ulong.MaxValue ? new ReadOnlySpan<byte>(_machine.Ram.Host(block->Physical), block->Length) : [];
         if (_tier!.IsFull) _clearCode = true;
+        var started = _machine.Host.GetTimestamp();
         _tier.Compile(block, code, _s->Rip);
+        _longestCompile = Math.Max(_longestCompile, _machine.Host.GetTimestamp() - started);
     }
 
     /// <summary>Patches a jump of compiled code.</summary>
     public void Connect(Link* link, Block* block) => _tier!.Connect(link, block);
+
+    private void GiveWayToCollector()
+    {
+        var started = _machine.Host.GetTimestamp();
+        ExecutableMemory.GiveWayToCollector();
+        _longestCollection = Math.Max(_longestCollection, _machine.Host.GetTimestamp() - started);
+    }
+
+    // In ticks of the host's clock. A thread that the host runs later is counted as if it had been busy: these are upper bounds.
+    private long _longestCompile, _longestCollection;
+
+    /// <summary>The longest times that this vCPU stood still to compile a block, and to let a garbage collection through.</summary>
+    public (TimeSpan Compile, TimeSpan Collection) LongestPauses =>
+        (_machine.Host.GetElapsedTime(0, _longestCompile), _machine.Host.GetElapsedTime(0, _longestCollection));
+
+    private string Pauses => string.Create(System.Globalization.CultureInfo.InvariantCulture,
+        $"longest pauses: compiling {LongestPauses.Compile.TotalMilliseconds:F2} ms, collector {LongestPauses.Collection.TotalMilliseconds:F2} ms; ");
 
     private readonly CompiledTier? _tier;
     private bool _clearCode;

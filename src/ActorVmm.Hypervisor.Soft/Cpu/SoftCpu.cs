@@ -22,10 +22,11 @@ internal sealed unsafe partial class SoftCpu : IDisposable
         NativeMemory.Clear(_s, (nuint)sizeof(CpuState));
         _self = GCHandle.Alloc(this);
         _s->Owner = GCHandle.ToIntPtr(_self);
-        CreateTlbs();
-        _blocks = new BlockCache(machine.Ram, _s);
+        SelectTlbs();
+        _blocks = new BlockCache(machine.Ram, _s) { Cleared = ForgetJumps };
         if (machine.CompileThreshold <= 0) return;
-        _tier = _blocks.Tier = CompiledTier.TryCreate(_s, _translator, machine.CompileThreshold, out var refusal);
+        if (machine.Options.LockStep) _lockStep = new LockStep(machine);
+        _tier = _blocks.Tier = CompiledTier.TryCreate(_s, _translator, machine.CompileThreshold, machine.CodeBytes, out var refusal);
         if (_tier != null) _translator.CompileThreshold = machine.CompileThreshold;
         else machine.NoteNoCompiler(refusal!);
     }
@@ -41,7 +42,10 @@ internal sealed unsafe partial class SoftCpu : IDisposable
 
     /// <summary>Blocks and machine code, for Inspect.</summary>
     public string Counters => string.Create(CultureInfo.InvariantCulture,
-        $"{_blocks.Translations} blocks translated, {_blocks.Invalidations} overwritten, {_blocks.UsedBytes >> 10} KiB, {_blocks.Releases} times released; ") +
+        $"{_blocks.Translations} blocks translated, {_blocks.Invalidations} overwritten, {_blocks.UsedBytes >> 10} KiB, ") +
+        string.Create(CultureInfo.InvariantCulture,
+            $"{_blocks.Clears} times all, {_blocks.Releases} times released; {JumpFlushes} jump table flushes; ") +
+        Pauses + (_lockStep is { } check ? $"{check}; " : "") +
         (_tier?.ToString() ?? (_machine.NoCompiler is { } why ? $"interpreted only: {why}" : "interpreted only"));
 
     /// <summary>The CPU that owns a state.</summary>
@@ -52,7 +56,7 @@ internal sealed unsafe partial class SoftCpu : IDisposable
     public ulong Retired => (ulong)(_s->Granted - _s->Budget);
 
     /// <summary>Time stamp counter with the offset applied; exact at <paramref name="op"/>.</summary>
-    public ulong ReadTsc(Op* op) => _machine.Clock.NanosecondsAt(op == null ? Retired : Retired - op->Left) + _s->TscOffset;
+    public ulong ReadTsc(Op* op) => _machine.Clock.NanosecondsAt(op == null ? Elapsed : Elapsed - op->Left) + _s->TscOffset;
 
     /// <summary>Recomputes <see cref="CpuState.Mode"/> and the TLB pointers after CS, CPL, CR0, CR4 or EFER changed.</summary>
     public void UpdateMode()
@@ -70,7 +74,8 @@ internal sealed unsafe partial class SoftCpu : IDisposable
         _self.Free();
         _blocks.Dispose();
         _tier?.Dispose();
-        NativeMemory.AlignedFree(_tlbs);
+        _lockStep?.Dispose();
+        DisposeTlbs();
         NativeMemory.AlignedFree(_s);
     }
 }

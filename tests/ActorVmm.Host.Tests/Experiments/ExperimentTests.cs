@@ -69,7 +69,6 @@ public sealed class ExperimentTests : IDisposable
     [InlineData("properties = [ { name = p, is = always, check = fsck } ]", "no check of this name")]
     [InlineData("properties = [ { name = p, is = always, fault = f } ]", "no rule of this name")]
     [InlineData("properties = [ { name = p, is = always, console = a, exit = poweroff } ]", "about one thing")]
-    [InlineData("vm.vcpus = 2, properties = [ { name = p, is = always, console = a } ]", "virtual time needs one vCPU")]
     [InlineData("limit = long, properties = [ { name = p, is = always, console = a } ]", "a host time such as")]
     public void A_file_that_makes_no_sense_is_refused(string text, string expected) =>
         Assert.Contains(expected, Assert.Throws<DescriptionException>(() => ExperimentReader.Read(Least + text, "x.conf")).Message, StringComparison.Ordinal);

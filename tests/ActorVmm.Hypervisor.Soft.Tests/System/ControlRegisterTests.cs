@@ -31,7 +31,6 @@ public sealed unsafe class ControlRegisterTests : IDisposable
     [InlineData(0)] // VME
     [InlineData(11)] // UMIP
     [InlineData(12)] // LA57
-    [InlineData(17)] // PCIDE
     [InlineData(18)] // OSXSAVE
     [InlineData(21)] // SMAP
     [InlineData(63)]

@@ -206,7 +206,6 @@ public sealed unsafe class GuestTests : IDisposable
     [InlineData("0F01C8")] // MONITOR
     [InlineData("0F01C1")] // VMCALL
     [InlineData("0F01CB")] // STAC
-    [InlineData("660F388200")] // INVPCID
     [InlineData("0F3F")]
     [InlineData("0F0B")]
     public void What_is_not_offered_is_an_invalid_opcode(string bytes)

@@ -19,9 +19,12 @@ internal sealed unsafe class SystemBench : IDisposable
     private readonly Op* _op;
 
     /// <param name="compileThreshold">See <see cref="SoftOptions.CompileThreshold"/>.</param>
-    public SystemBench(int compileThreshold = SoftOptions.DefaultThreshold)
+    /// <param name="lockStep">See <see cref="MachineOptions.LockStep"/>; then under virtual time.</param>
+    public SystemBench(int compileThreshold = SoftOptions.DefaultThreshold, bool lockStep = false, int vcpus = 1, ClockMode mode = ClockMode.Host, SoftOptions? settings = null)
     {
-        _machine = new SoftMachine(new MachineOptions(_memory, 1) { CompileThreshold = compileThreshold });
+        var clock = lockStep ? ClockMode.Virtual : mode;
+        _machine = new SoftMachine(
+            new MachineOptions(_memory, vcpus, clock) { CompileThreshold = settings == null ? compileThreshold : null, LockStep = lockStep }, settings);
         Cpu = ((SoftVcpu)_machine.Vcpus[0]).Cpu;
         // SAFETY: one zeroed op, freed in Dispose; the code under test reads its address fields only.
         _op = (Op*)NativeMemory.AllocZeroed((nuint)sizeof(Op));
@@ -44,6 +47,8 @@ internal sealed unsafe class SystemBench : IDisposable
     public CpuState* S => Cpu.State;
 
     public Op* Op => _op;
+
+    public IMachine Machine => _machine;
 
     public IVcpu Vcpu => _machine.Vcpus[0];
 

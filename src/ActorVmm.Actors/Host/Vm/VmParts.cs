@@ -36,7 +36,7 @@ internal sealed class VmParts : IDisposable
         IMachine? machine = null;
         try
         {
-            var options = new MachineOptions(memory, spec.Vcpus, spec.Clock) { Seed = spec.Seed, CompileThreshold = spec.CompileThreshold };
+            var options = new MachineOptions(memory, spec.Vcpus, spec.Clock) { Seed = spec.Seed, CompileThreshold = spec.CompileThreshold, LockStep = spec.LockStep, CodeCacheMib = spec.CodeCacheMib };
             // Under virtual time the epoch is fixed, so that runs repeat; otherwise the guest's wall clock starts at the host's.
             if (spec.Clock == ClockMode.Host)
                 options = options with
@@ -44,7 +44,7 @@ internal sealed class VmParts : IDisposable
                     BootUnixNanoseconds = (ulong)TimeProvider.System.GetUtcNow().ToUnixTimeMilliseconds() * 1_000_000,
                 };
             machine = hypervisor.CreateMachine(options);
-            return new VmParts(memory, machine, options.BootUnixNanoseconds, loader.Load(spec, machine));
+            return new VmParts(memory, machine, options.BootUnixNanoseconds, [.. machine.Notes, .. loader.Load(spec, machine)]);
         }
         catch
         {

@@ -147,6 +147,7 @@ internal sealed unsafe partial class BlockCompiler
         // The rest of each stub, shared: RIP of the block's start, then out.
         _e.Bind(stopped);
         _e.AluImmediate(0, 8, RegisterMap.Budget, _block->Count);
+        _block->WayOut = _e.Here;
         _e.Load(8, Host.Rdx, RegisterMap.At(RegisterMap.ExitOp));
         var tail = _e.Here;
         StoreRip();

@@ -3,12 +3,9 @@ using System.Runtime.InteropServices;
 
 namespace ActorVmm.Hypervisor.Soft.Cpu.Compiler;
 
-/// <summary>One vCPU's compiler tier: its machine code, links and jump cache.</summary>
+/// <summary>One vCPU's compiler tier: its machine code and links.</summary>
 internal sealed unsafe class CompiledTier : IDisposable
 {
-    /// <summary>Machine code of one vCPU; when it is full, all blocks are forgotten.</summary>
-    public const ulong CodeBytes = 48UL << 20;
-
     private const ulong MaxLinks = 512 << 10;
 
     private readonly ExecutableMemory _memory;
@@ -24,7 +21,6 @@ internal sealed unsafe class CompiledTier : IDisposable
     private CompiledTier(ExecutableMemory memory, CpuState* s, Translator translator, int threshold)
     {
         (_memory, Threshold) = (memory, threshold);
-        JumpCache = new JumpCache(s);
         // SAFETY: native tables that compiled code and its links point into; freed in Dispose, when no vCPU runs any more.
         _links = (Link*)_linkPages.Start;
         _dispatch = (Op*)NativeMemory.AllocZeroed((nuint)sizeof(Op));
@@ -39,19 +35,20 @@ internal sealed unsafe class CompiledTier : IDisposable
     }
 
     /// <summary>Makes the tier of a vCPU; null, with the reason, where the host offers no executable memory.</summary>
-    public static CompiledTier? TryCreate(CpuState* s, Translator translator, int threshold, out string? refusal)
+    public static CompiledTier? TryCreate(CpuState* s, Translator translator, int threshold, long bytes, out string? refusal)
     {
-        var memory = ExecutableMemory.TryCreate((nuint)CodeBytes, out refusal);
+        var memory = ExecutableMemory.TryCreate((nuint)bytes, out refusal);
         return memory == null ? null : new CompiledTier(memory, s, translator, threshold);
     }
 
     /// <summary>Entries after which a block is compiled.</summary>
     public int Threshold { get; }
 
-    public JumpCache JumpCache { get; }
-
     /// <summary>Blocks compiled since the start.</summary>
     public ulong Compilations { get; private set; }
+
+    /// <summary>Most bytes of machine code; when they are used up, all blocks are forgotten.</summary>
+    public ulong LimitBytes => _memory.Size;
 
     /// <summary>Bytes of machine code.</summary>
     public ulong UsedBytes => (ulong)(_nextCode - _firstCode);
@@ -100,7 +97,12 @@ internal sealed unsafe class CompiledTier : IDisposable
             link = next;
         }
         block->Incoming = null;
-        JumpCache.Flush();
+        // Jump caches may still lead to its head: from there it goes straight out, uncounted.
+        const int jumpBytes = 5;
+        // SAFETY: the head is longer than a jump, and no thread but this one, which is in no block, runs this code.
+        var head = block->Code - _memory.Delta;
+        *head = 0xE9;
+        *(int*)(head + 1) = (int)(block->WayOut - (block->Code + jumpBytes));
     }
 
     /// <summary>Forgets all code; only between blocks.</summary>
@@ -108,7 +110,6 @@ internal sealed unsafe class CompiledTier : IDisposable
     {
         _nextCode = _firstCode;
         _nextLink = _links;
-        JumpCache.Flush();
     }
 
     /// <summary>After <see cref="Clear"/>: the host gets back the memory of code and links.</summary>
@@ -119,12 +120,11 @@ internal sealed unsafe class CompiledTier : IDisposable
     }
 
     public override string ToString() => string.Create(CultureInfo.InvariantCulture,
-        $"{Compilations} compiled, {UsedBytes >> 10} of {CodeBytes >> 10} KiB of machine code, {JumpCache.Flushes} jump cache flushes, ") +
-        string.Create(CultureInfo.InvariantCulture, $"{_compiler.Covered} instructions covered, {_compiler.Left} left to tier 0");
+        $"{Compilations} compiled, {UsedBytes >> 10} of {_memory.Size >> 10} KiB of machine code, " +
+        $"{_compiler.Covered} instructions covered, {_compiler.Left} left to tier 0");
 
     public void Dispose()
     {
-        JumpCache.Dispose();
         _linkPages.Dispose();
         NativeMemory.Free(_dispatch);
         _memory.Dispose();

@@ -11,10 +11,10 @@ internal static class Cr0Bits
 internal static class Cr4Bits
 {
     public const ulong Tsd = 4, De = 8, Pse = 0x10, Pae = 0x20, Mce = 0x40, Pge = 0x80, Pce = 0x100, OsFxsr = 0x200, OsXmmExcpt = 0x400;
-    public const ulong FsGsBase = 0x1_0000, Smep = 0x10_0000;
+    public const ulong FsGsBase = 0x1_0000, Pcide = 0x2_0000, Smep = 0x10_0000;
 
     /// <summary>What this CPU offers; every other bit is reserved.</summary>
-    public const ulong All = Tsd | De | Pse | Pae | Mce | Pge | Pce | OsFxsr | OsXmmExcpt | FsGsBase | Smep;
+    public const ulong All = Tsd | De | Pse | Pae | Mce | Pge | Pce | OsFxsr | OsXmmExcpt | FsGsBase | Pcide | Smep;
 
     /// <summary>Bits whose change drops every translation (SDM Vol. 3 §4.10.4.1).</summary>
     public const ulong Paging = Pse | Pae | Pge | Smep;

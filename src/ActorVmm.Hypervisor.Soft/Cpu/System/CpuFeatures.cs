@@ -21,11 +21,11 @@ internal static class CpuFeatures
     public const uint Leaf1Edx =
         Fpu | De | Pse | Tsc | Msr | Pae | Mce | Cx8 | Sep | Mtrr | Pge | Mca | Cmov | Pat | Pse36 | Clfsh | Mmx | Fxsr | Sse | Sse2;
 
-    /// <summary>Leaf 1 ECX; no MONITOR, PCID, MOVBE, XSAVE, AVX, AES, PCLMUL, RDRAND.</summary>
-    public const uint Leaf1Ecx = Sse3 | Ssse3 | Cx16 | Sse41 | Sse42 | X2Apic | Popcnt | TscDeadline | Hypervisor;
+    /// <summary>Leaf 1 ECX; no MONITOR, MOVBE, XSAVE, AVX, AES, PCLMUL, RDRAND.</summary>
+    public const uint Leaf1Ecx = Sse3 | Ssse3 | Cx16 | Pcid | Sse41 | Sse42 | X2Apic | Popcnt | TscDeadline | Hypervisor;
 
-    /// <summary>Leaf 7 EBX; no BMI, AVX2, SMAP, INVPCID, CLFLUSHOPT.</summary>
-    public const uint Leaf7Ebx = FsGsBase | TscAdjust | Smep | Erms;
+    /// <summary>Leaf 7 EBX; no BMI, AVX2, SMAP, CLFLUSHOPT.</summary>
+    public const uint Leaf7Ebx = FsGsBase | TscAdjust | Smep | Erms | Invpcid;
 
     /// <summary>0x80000001 EDX beyond the bits it repeats from leaf 1.</summary>
     public const uint Extended1Edx = Syscall | Nx | Pdpe1Gb | Rdtscp | LongMode;
@@ -44,10 +44,10 @@ internal static class CpuFeatures
     private const uint Clfsh = 1 << 19, Mmx = 1 << 23, Fxsr = 1 << 24, Sse = 1 << 25, Sse2 = 1 << 26;
     public const uint Apic = 1 << 9, Htt = 1 << 28;
 
-    private const uint Sse3 = 1 << 0, Ssse3 = 1 << 9, Cx16 = 1 << 13, Sse41 = 1 << 19, Sse42 = 1 << 20, X2Apic = 1 << 21, Popcnt = 1 << 23;
+    private const uint Sse3 = 1 << 0, Ssse3 = 1 << 9, Cx16 = 1 << 13, Pcid = 1 << 17, Sse41 = 1 << 19, Sse42 = 1 << 20, X2Apic = 1 << 21, Popcnt = 1 << 23;
     private const uint TscDeadline = 1 << 24, Hypervisor = 1u << 31;
 
-    private const uint FsGsBase = 1 << 0, TscAdjust = 1 << 1, Smep = 1 << 7, Erms = 1 << 9;
+    private const uint FsGsBase = 1 << 0, TscAdjust = 1 << 1, Smep = 1 << 7, Erms = 1 << 9, Invpcid = 1 << 10;
 
     private const uint Syscall = 1 << 11, Nx = 1 << 20, Pdpe1Gb = 1 << 26, Rdtscp = 1 << 27, LongMode = 1 << 29;
     private const uint LahfLm = 1 << 0, PrefetchW = 1 << 8;

@@ -28,6 +28,7 @@ internal sealed unsafe partial class SoftCpu
                 return true;
             default:
                 if (value > 15) return RaiseFault(Vector.Gp, 0);
+                NoteOutside();
                 Apic.TaskPriority = (byte)value;
                 return true;
         }
@@ -53,23 +54,28 @@ internal sealed unsafe partial class SoftCpu
             }
             else if (!paging)
             {
-                if (Mode64) return RaiseFault(Vector.Gp, 0);
+                if (Mode64 || (s->Cr4 & Cr4Bits.Pcide) != 0) return RaiseFault(Vector.Gp, 0);
                 s->Efer &= ~EferBits.Lma;
             }
         }
         s->Cr0 = value;
         // Leaving protected mode leaves CPL 0 behind: only ring 0 gets here.
-        if ((changed & (Cr0Bits.Pg | Cr0Bits.Wp | Cr0Bits.Pe)) != 0) FlushTlb(includeGlobal: true);
+        if ((changed & (Cr0Bits.Pg | Cr0Bits.Wp | Cr0Bits.Pe)) != 0) FlushTlb();
         UpdateMode();
         return true;
     }
 
-    private bool WriteCr3(ulong value)
+    private bool WriteCr3(ulong value) => TryWriteCr3(value) || RaiseFault(Vector.Gp, 0);
+
+    /// <summary>False where the value has reserved bits: nothing has changed then. With PCIDs, bit 63 keeps the context's translations.</summary>
+    internal bool TryWriteCr3(ulong value)
     {
         var s = _s;
-        if (LongMode && value >> (int)CpuFeatures.PhysicalBits != 0) return RaiseFault(Vector.Gp, 0);
+        var keep = (s->Cr4 & Cr4Bits.Pcide) != 0 && value >> 63 != 0;
+        if (keep) value &= ulong.MaxValue >> 1;
+        if (LongMode && value >> (int)CpuFeatures.PhysicalBits != 0) return false;
         s->Cr3 = LongMode ? value : (uint)value;
-        FlushTlb(includeGlobal: false);
+        SwitchAddressSpace(keep);
         return true;
     }
 
@@ -79,8 +85,14 @@ internal sealed unsafe partial class SoftCpu
         if ((value & ~Cr4Bits.All) != 0) return RaiseFault(Vector.Gp, 0);
         if (LongMode && (value & Cr4Bits.Pae) == 0) return RaiseFault(Vector.Gp, 0);
         var changed = value ^ s->Cr4;
+        // SDM Vol. 3 §4.10.1: PCIDs begin in IA-32e mode with context 0.
+        if ((changed & value & Cr4Bits.Pcide) != 0 && (!LongMode || (s->Cr3 & 0xFFF) != 0)) return RaiseFault(Vector.Gp, 0);
         s->Cr4 = value;
-        if ((changed & Cr4Bits.Paging) != 0) FlushTlb(includeGlobal: true);
+        if ((changed & Cr4Bits.Paging) != 0 || (changed & ~value & Cr4Bits.Pcide) != 0)
+        {
+            FlushTlb();
+            _user = null; // without PCIDs there is context 0 alone
+        }
         UpdateMode();
         return true;
     }

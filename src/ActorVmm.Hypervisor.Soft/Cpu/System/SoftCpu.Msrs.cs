@@ -162,7 +162,7 @@ internal sealed unsafe partial class SoftCpu
         var changed = value ^ s->Efer;
         if ((changed & EferBits.Lme) != 0 && (s->Cr0 & Cr0Bits.Pg) != 0) return false;
         s->Efer = value & ~EferBits.Lma | s->Efer & EferBits.Lma;
-        if ((changed & EferBits.Nxe) != 0) FlushTlb(includeGlobal: true);
+        if ((changed & EferBits.Nxe) != 0) FlushTlb();
         UpdateMode();
         return true;
     }

@@ -81,7 +81,8 @@ internal sealed unsafe partial class SoftCpu
         s->InterruptShadow = 0;
         NmiMasked = false;
         _nmiPending = 0;
-        FlushTlb(includeGlobal: true);
+        FlushTlb();
+        _user = null;
         UpdateMode();
     }
 
@@ -206,7 +207,8 @@ internal sealed unsafe partial class SoftCpu
         s->InterruptShadow = events.InterruptShadow ? 1 : 0;
         SipiVector = events.SipiVector;
         Activity = state.Activity;
-        FlushTlb(includeGlobal: true);
+        FlushTlb();
+        _user = null;
         UpdateMode();
     }
 

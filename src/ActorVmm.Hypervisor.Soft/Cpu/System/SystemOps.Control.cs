@@ -42,14 +42,11 @@ internal static unsafe partial class SystemOps
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void MovToCr3(CpuState* s, Op* op)
     {
-        var value = Reg.Get<ulong>(s, op->Src);
-        if (s->Cpl != 0 || value >> (int)CpuFeatures.PhysicalBits != 0)
+        if (s->Cpl != 0 || !SoftCpu.Of(s).TryWriteCr3(Reg.Get<ulong>(s, op->Src)))
         {
             Flow.Raise(s, op, Vector.Gp, 0);
             return;
         }
-        s->Cr3 = value;
-        SoftCpu.Of(s).FlushTlb(includeGlobal: false);
         Flow.EndBlock(s, op);
     }
 
@@ -143,6 +140,24 @@ internal static unsafe partial class SystemOps
         if (!Privileged(s, op)) return false;
         var address = AtAny.Of(s, op);
         if (SoftCpu.IsCanonical(address)) cpu.FlushPage(address);
+        return true;
+    }
+
+    /// <summary>INVPCID: the type in a register, context and address in memory (SDM Vol. 2A).</summary>
+    public static bool Invpcid(SoftCpu cpu, CpuState* s, Op* op)
+    {
+        if (!Privileged(s, op)) return false;
+        var at = AtAny.Of(s, op);
+        var context = Mem.Read<ulong>(s, op, at);
+        if (s->Abort != Abort.None) return false;
+        var address = Mem.Read<ulong>(s, op, at + 8);
+        if (s->Abort != Abort.None) return false;
+        var type = Reg.Get<ulong>(s, op->Src);
+        if (!cpu.Mode64) type = (uint)type;
+        if (type > 3 || context >> 12 != 0) return Gp(s, op);
+        if (type < 2 && context != 0 && (s->Cr4 & Cr4Bits.Pcide) == 0) return Gp(s, op);
+        if (type == 0 && !SoftCpu.IsCanonical(address)) return Gp(s, op);
+        cpu.FlushContext((int)type, context, address);
         return true;
     }
 

@@ -40,8 +40,12 @@ internal static unsafe partial class SystemOps
         return true;
     }
 
-    public static bool Wrmsr(SoftCpu cpu, CpuState* s, Op* op) =>
-        Privileged(s, op) && (cpu.TryWriteMsr(op, (uint)s->Regs[1], Pair(s)) || Gp(s, op));
+    public static bool Wrmsr(SoftCpu cpu, CpuState* s, Op* op)
+    {
+        if (!Privileged(s, op)) return false;
+        cpu.NoteOutside();
+        return cpu.TryWriteMsr(op, (uint)s->Regs[1], Pair(s)) || Gp(s, op);
+    }
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     public static void Swapgs(CpuState* s, Op* op)

@@ -53,6 +53,7 @@ internal sealed unsafe partial class Translator
             case Mnemonic.Sgdt: return StepMemory(i, &SystemOps.Sgdt, TableForm(i.Code)).Fn != null;
             case Mnemonic.Sidt: return StepMemory(i, &SystemOps.Sidt, TableForm(i.Code)).Fn != null;
             case Mnemonic.Invlpg: return TranslateInvlpg(i);
+            case Mnemonic.Invpcid: return TranslateInvpcid(i);
             case Mnemonic.Wbinvd or Mnemonic.Wbnoinvd or Mnemonic.Invd: return Step(&SystemOps.FlushCaches);
 
             case Mnemonic.Lldt: return WordSource(i, &SystemOps.LldtRegister, &SystemOps.LldtMemory);
@@ -219,6 +220,13 @@ internal sealed unsafe partial class Translator
     private bool TranslateInvlpg(in Instruction i)
     {
         EndMemory(i, &SystemOps.Invlpg);
+        return true;
+    }
+
+    private bool TranslateInvpcid(in Instruction i)
+    {
+        EndMemory(i, &SystemOps.Invpcid);
+        _b.Last.Src = BlockBuilder.Offset(i.Op0Register);
         return true;
     }
 
