@@ -1,3 +1,5 @@
+using Iced.Intel;
+
 namespace ActorVmm.Hypervisor.Soft.Cpu.Compiler;
 
 /// <summary>A jump from one compiled block to another that can be patched, or the way to find its target.</summary>
@@ -29,6 +31,7 @@ internal sealed unsafe partial class BlockCompiler
     private readonly Translator _translator;
     private readonly Stubs _stubs;
     private readonly Emitter _e;
+    private readonly Departures _departures;
     private readonly List<Bail> _bails = [];
     private readonly List<Edge> _edges = [];
     private readonly List<(int Instruction, nuint Address)> _resumes = [];
@@ -45,7 +48,8 @@ internal sealed unsafe partial class BlockCompiler
     /// <summary>A jump to another block that is to be resolved.</summary>
     private record struct Edge(nuint Distance, int Displacement);
 
-    public BlockCompiler(Translator translator, Stubs stubs, Emitter emitter) => (_translator, _stubs, _e) = (translator, stubs, emitter);
+    public BlockCompiler(Translator translator, Stubs stubs, Emitter emitter, Departures departures) =>
+        (_translator, _stubs, _e, _departures) = (translator, stubs, emitter, departures);
 
     /// <summary>Instructions that were compiled, and those left to tier 0, since the start.</summary>
     public ulong Covered { get; private set; }
@@ -96,7 +100,7 @@ internal sealed unsafe partial class BlockCompiler
             (_flags, _hostFlags, _hostCarry) = (flags, hostFlags, hostCarry);
             Left++;
             if (_at == 0) firstLeft = true;
-            if (inCode) LeaveAt(_firstOp[_at]);
+            if (inCode) LeaveAt(_firstOp[_at], i.Mnemonic);
             inCode = false;
         }
         if (covered == 0 || (firstLeft && covered < 3))
@@ -132,10 +136,12 @@ internal sealed unsafe partial class BlockCompiler
     private void BailIf(int condition) => _bails.Add(new Bail((nuint)_e.JumpIf(condition), _firstOp[_at], _flags));
 
     /// <summary>Leaves to tier 0, always.</summary>
-    private void LeaveAt(int op)
+    private void LeaveAt(int op, Mnemonic mnemonic)
     {
         LoseHostFlags();
         StoreFlags();
+        _e.MoveImmediate(Host.Rax, (long)_departures.Of(mnemonic));
+        _e.Unary(0xFE, 0, 8, new HostAddress(Host.Rax));
         _bails.Add(new Bail((nuint)_e.Jump(), op, default));
     }
 

@@ -13,6 +13,7 @@ internal sealed unsafe class CompiledTier : IDisposable
 
     private readonly ExecutableMemory _memory;
     private readonly Emitter _emitter = new();
+    private readonly Departures _departures = new();
     private readonly BlockCompiler _compiler;
     private readonly Link* _links;
     private readonly Op* _dispatch;
@@ -32,7 +33,7 @@ internal sealed unsafe class CompiledTier : IDisposable
         s->FixFlags = &CompiledFlags.Fix;
         s->FixFlagsThenHandler = &CompiledFlags.FixThenHandler;
         _emitter.Begin(memory.Write, memory.Write + memory.Size, memory.Delta);
-        _compiler = new BlockCompiler(translator, Stubs.Emit(_emitter), _emitter);
+        _compiler = new BlockCompiler(translator, Stubs.Emit(_emitter), _emitter, _departures);
         _firstCode = _nextCode = _emitter.At;
         _nextLink = _links;
     }
@@ -112,11 +113,13 @@ internal sealed unsafe class CompiledTier : IDisposable
 
     public override string ToString() => string.Create(CultureInfo.InvariantCulture,
         $"{Compilations} compiled, {UsedBytes >> 10} of {CodeBytes >> 10} KiB of machine code, {JumpCache.Flushes} jump cache flushes, ") +
-        string.Create(CultureInfo.InvariantCulture, $"{_compiler.Covered} instructions covered, {_compiler.Left} left to tier 0");
+        string.Create(CultureInfo.InvariantCulture, $"{_compiler.Covered} instructions covered, {_compiler.Left} left to tier 0; ") +
+        _departures;
 
     public void Dispose()
     {
         JumpCache.Dispose();
+        _departures.Dispose();
         NativeMemory.Free(_links);
         NativeMemory.Free(_dispatch);
         _memory.Dispose();
