@@ -184,6 +184,14 @@ internal unsafe struct CpuState
     public long FlagRotated;
     public long OldFlagRotated;
 
+    /// <summary>
+    /// Compiled code only: not zero while the host's MXCSR is the guest's, whose sticky flags are then newer than <see cref="Mxcsr"/>.
+    /// </summary>
+    public int MxcsrInHost;
+
+    /// <summary>The host's own MXCSR: what the runtime expects.</summary>
+    public uint HostMxcsr;
+
     /// <summary>The host's callee-saved registers while compiled code runs.</summary>
     public fixed ulong Saved[6];
 

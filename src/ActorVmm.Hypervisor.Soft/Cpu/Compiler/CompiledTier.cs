@@ -9,6 +9,9 @@ internal sealed unsafe class CompiledTier : IDisposable
     /// <summary>Machine code of one vCPU; when it is full, all blocks are forgotten.</summary>
     public const ulong CodeBytes = 48UL << 20;
 
+    /// <summary>As a process starts and as managed code expects it: everything masked, round to nearest.</summary>
+    private const uint DefaultMxcsr = 0x1F80;
+
     private const ulong MaxLinks = 512 << 10;
 
     private readonly ExecutableMemory _memory;
@@ -30,6 +33,7 @@ internal sealed unsafe class CompiledTier : IDisposable
         _dispatch = (Op*)NativeMemory.AllocZeroed((nuint)sizeof(Op));
         _dispatch->Fn = &CompiledOps.Dispatch;
         s->DispatchOp = _dispatch;
+        s->HostMxcsr = DefaultMxcsr;
         s->FixFlags = &CompiledFlags.Fix;
         s->FixFlagsThenHandler = &CompiledFlags.FixThenHandler;
         _emitter.Begin(memory.Write, memory.Write + memory.Size, memory.Delta);
