@@ -148,9 +148,10 @@ internal unsafe struct CpuState
     public ushort FpuOpcode;
     public ulong FpuIp, FpuDp;
     public uint Mxcsr;
-    private uint _alignXmm;
+    private readonly uint _alignXmm;
+    private readonly ulong _alignXmmMore;
 
-    /// <summary>XMM0..XMM15, 16 bytes each; the state is allocated so that they are 16-byte aligned.</summary>
+    /// <summary>XMM0..XMM15, 16 bytes each. They are 16-byte aligned, as compiled code wants them: the state is, and so is this offset.</summary>
     public fixed ulong Xmm[32];
 
     /// <summary>GCHandle of the <see cref="SoftCpu"/> that owns this state.</summary>

@@ -56,7 +56,7 @@ internal sealed unsafe partial class BlockCompiler
         LoseHostFlags();
         _e.AluImmediate(AluAnd, 4, Host.Rax, (int)Flags.Arithmetic);
         _e.Load(4, Host.Rdx, RegisterMap.At(RegisterMap.SystemFlags));
-        _e.AluImmediate(AluAnd, 4, Host.Rdx, (int)~(Flags.Rf | Flags.Vm));
+        _e.AluImmediate(AluAnd, 4, Host.Rdx, unchecked((int)~(Flags.Rf | Flags.Vm)));
         _e.Alu(AluOr, 4, Host.Rdx, Host.Rax);
         _e.AluImmediate(AluOr, 4, Host.Rdx, 2);
         _e.Store(8, RegisterMap.At(RegisterMap.Transfer), Host.Rdx);
@@ -151,7 +151,7 @@ internal sealed unsafe partial class BlockCompiler
         LoseHostFlags();
         var flags = RegisterMap.At(RegisterMap.SystemFlags);
         if (set) _e.AluImmediate(AluOr, 4, flags, (int)Flags.Df);
-        else _e.AluImmediate(AluAnd, 4, flags, (int)~Flags.Df);
+        else _e.AluImmediate(AluAnd, 4, flags, unchecked((int)~Flags.Df));
         return true;
     }
 

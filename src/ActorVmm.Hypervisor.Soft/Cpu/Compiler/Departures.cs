@@ -10,7 +10,7 @@ namespace ActorVmm.Hypervisor.Soft.Cpu.Compiler;
 /// </summary>
 internal sealed unsafe class Departures : IDisposable
 {
-    private const int Shown = 8;
+    private const int Shown = 12;
 
     /// <summary>More than the decoder knows mnemonics (it has about 1,900).</summary>
     private const int Room = 4096;

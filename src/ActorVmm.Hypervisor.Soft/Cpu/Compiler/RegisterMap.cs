@@ -74,6 +74,7 @@ internal static unsafe class RegisterMap
         FixFlags = (int)((byte*)&s->FixFlags - (byte*)s);
         DispatchOp = (int)((byte*)&s->DispatchOp - (byte*)s);
         Xmm = (int)((byte*)s->Xmm - (byte*)s);
+        if (Xmm % 16 != 0) throw new InvalidOperationException($"the vector registers lie at {Xmm}, not aligned");
         Mxcsr = (int)((byte*)&s->Mxcsr - (byte*)s);
         MxcsrInHost = (int)((byte*)&s->MxcsrInHost - (byte*)s);
         HostMxcsr = (int)((byte*)&s->HostMxcsr - (byte*)s);
