@@ -15,7 +15,9 @@ internal sealed unsafe partial class BlockCompiler
         if (i.IsInvalid) return false;
         if (IsNothing(i.Mnemonic)) return true;
         if (VectorShapes.Of(i.Mnemonic) is var shape and not VectorShape.None && TryVector(i, shape)) return true;
+        if (i.Mnemonic == Mnemonic.Maskmovdqu) return MaskMove(i);
         if (TryString(i)) return true;
+        if (i.Mnemonic == Mnemonic.Mov && IsRegister(i, 0) && IsRegister(i, 1) && i.Op1Register.IsSegmentRegister()) return MoveSelector(i);
         for (var n = 0; n < i.OpCount; n++)
         {
             if (i.GetOpKind(n) == OpKind.Memory && !AddressFits(i)) return false;
@@ -81,7 +83,7 @@ internal sealed unsafe partial class BlockCompiler
             case Mnemonic.Sti: return InterruptFlag(set: true);
             case Mnemonic.Bswap: return ByteSwap(i);
             case Mnemonic.Cdqe or Mnemonic.Cwde: return ExtendAccumulator(i);
-            case Mnemonic.Cdq or Mnemonic.Cqo: return SignToRdx(i);
+            case Mnemonic.Cwd or Mnemonic.Cdq or Mnemonic.Cqo: return SignToRdx(i);
             case Mnemonic.Xchg: return IsMemory(i, 0) || IsMemory(i, 1) ? ExchangeMemory(i) : Exchange(i);
         }
         return TryControl(i);
@@ -165,6 +167,17 @@ internal sealed unsafe partial class BlockCompiler
         }
         Access(i, bytes, write: true);
         _e.StoreImmediate(bytes, new HostAddress(Host.Rax), (int)Immediate(i, 1, bytes));
+        return true;
+    }
+
+    /// <summary>MOV from a segment register: the selector, zero-extended.</summary>
+    private bool MoveSelector(in Instruction i)
+    {
+        var to = Number(i.Op0Register);
+        BeforeWrite(to);
+        var segment = RegisterMap.Selectors + sizeof(Segment) * (i.Op1Register - Register.ES);
+        _e.Memory(4, 0x0FB7, Host.Rdx, RegisterMap.At(segment));
+        Write(to, i.Op0Register.GetSize() == 2 ? 2 : 4, Host.Rdx);
         return true;
     }
 
@@ -508,8 +521,19 @@ internal sealed unsafe partial class BlockCompiler
 
     private bool Negate(in Instruction i)
     {
-        if (!IsRegister(i, 0) || IsHighByte(i.Op0Register)) return false;
-        var (bytes, to) = (SizeOf(i, 0), Number(i.Op0Register));
+        var bytes = SizeOf(i, 0);
+        if (IsMemory(i, 0))
+        {
+            Access(i, bytes, write: true);
+            _e.Load(bytes, Host.Rcx, new HostAddress(Host.Rax));
+            _e.Unary(0xF6, 3, bytes, Host.Rcx);
+            _e.Store(bytes, new HostAddress(Host.Rax), Host.Rcx);
+            _e.Store(8, RegisterMap.At(RegisterMap.FlagR), Host.Rcx);
+            SetFlags(CompiledForm.Negate, bytes, default, default, default);
+            return true;
+        }
+        if (IsHighByte(i.Op0Register)) return false;
+        var to = Number(i.Op0Register);
         var into = OpenDestination(to);
         _e.Unary(0xF6, 3, bytes, into);
         CloseDestination(to, bytes, into);

@@ -8,8 +8,7 @@ internal sealed unsafe partial class BlockCompiler
     private bool Shift(in Instruction i, int kind, CompiledForm form)
     {
         var bytes = SizeOf(i, 0);
-        if (IsMemory(i, 0)) return ShiftMemory(i, kind, form);
-        if (IsHighByte(i.Op0Register)) return false;
+        if (!IsRegister(i, 0) || IsHighByte(i.Op0Register) || (IsRegister(i, 1) && bytes < 4)) return ShiftAny(i, kind);
         var to = Number(i.Op0Register);
         var dead = FlagsDead;
         if (IsRegister(i, 1)) return ShiftByCl(to, bytes, kind, form, dead);
@@ -28,31 +27,9 @@ internal sealed unsafe partial class BlockCompiler
         return true;
     }
 
-    /// <summary>Memory by an immediate.</summary>
-    private bool ShiftMemory(in Instruction i, int kind, CompiledForm form)
-    {
-        if (IsRegister(i, 1)) return false;
-        var bytes = SizeOf(i, 0);
-        var count = (int)i.GetImmediate(1) & (bytes == 8 ? 63 : 31);
-        if (count == 0 || count >= 8 * bytes) return false;
-        Access(i, bytes, write: true);
-        _e.Load(bytes, Host.Rcx, new HostAddress(Host.Rax));
-        _e.Shift(kind, bytes, Host.Rcx, count);
-        _e.Store(bytes, new HostAddress(Host.Rax), Host.Rcx);
-        if (FlagsDead)
-        {
-            NoFlags();
-            return true;
-        }
-        _e.Store(8, RegisterMap.At(RegisterMap.FlagR), Host.Rcx);
-        SetFlags(form, bytes, default, form == CompiledForm.ShiftRight ? Operand.Immediate(count) : default, default, carryInHost: true);
-        return true;
-    }
-
     /// <summary>A count of zero changes no flag: the new ones are stored at once, behind a jump.</summary>
     private bool ShiftByCl(int to, int bytes, int kind, CompiledForm form, bool dead)
     {
-        if (bytes < 4 && !dead) return false;
         LoseHostFlags();
         if (!dead) StoreFlags();
         LoadGuest(Host.Rcx, 1);
@@ -85,7 +62,7 @@ internal sealed unsafe partial class BlockCompiler
     private bool Rotate(in Instruction i, int kind)
     {
         var bytes = SizeOf(i, 0);
-        if (!IsRegister(i, 0) || IsHighByte(i.Op0Register) || IsRegister(i, 1)) return false;
+        if (!IsRegister(i, 0) || IsHighByte(i.Op0Register) || IsRegister(i, 1)) return ShiftAny(i, kind);
         var count = (int)i.GetImmediate(1) & (bytes == 8 ? 63 : 31);
         if (count == 0) return false;
         var to = Number(i.Op0Register);
@@ -354,6 +331,13 @@ internal sealed unsafe partial class BlockCompiler
     {
         BeforeWrite(2);
         LoseHostFlags();
+        if (i.Mnemonic == Mnemonic.Cwd)
+        {
+            _e.Registers(4, 0x0FBF, Host.Rcx, RegisterMap.Of(0)); // MOVSX ECX, AX
+            _e.Shift(7, 4, Host.Rcx, 16);
+            Write(2, 2, Host.Rcx);
+            return true;
+        }
         var bytes = i.Mnemonic == Mnemonic.Cqo ? 8 : 4;
         _e.Move(bytes, RegisterMap.Of(2), RegisterMap.Of(0));
         _e.Shift(7, bytes, RegisterMap.Of(2), 8 * bytes - 1);

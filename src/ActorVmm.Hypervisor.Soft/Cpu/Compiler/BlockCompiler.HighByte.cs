@@ -2,7 +2,7 @@ using Iced.Intel;
 
 namespace ActorVmm.Hypervisor.Soft.Cpu.Compiler;
 
-/// <summary>AH, CH, DH and BH as destinations: through the state, where a byte can be put into its place without touching the flags.</summary>
+/// <summary>AH, CH, DH and BH as destinations: through the state, where a byte gets into its place without touching the flags.</summary>
 internal sealed unsafe partial class BlockCompiler
 {
     /// <summary>Puts the low byte of a host register into AH, CH, DH or BH. Only moves.</summary>

@@ -158,7 +158,7 @@ internal sealed unsafe partial class BlockCompiler
     /// <summary>RCL and RCR by one.</summary>
     private bool RotateThroughCarry(in Instruction i, int kind)
     {
-        if (!IsRegister(i, 0) || IsHighByte(i.Op0Register) || IsRegister(i, 1) || i.GetImmediate(1) != 1) return false;
+        if (!IsRegister(i, 0) || IsHighByte(i.Op0Register) || IsRegister(i, 1) || i.GetImmediate(1) != 1) return ShiftAny(i, kind);
         var (bytes, to) = (SizeOf(i, 0), Number(i.Op0Register));
         BeforeWrite(to);
         PrepareImage();

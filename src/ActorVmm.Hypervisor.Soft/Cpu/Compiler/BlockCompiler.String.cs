@@ -108,8 +108,15 @@ internal sealed unsafe partial class BlockCompiler
     private void ProbeSource(in Instruction i, int bytes, Host count)
     {
         LoadGuest(Host.Rax, Rsi);
-        if (i.MemorySegment is Register.FS or Register.GS) _e.Alu(AluAdd, 8, Host.Rax, RegisterMap.At(BlockBuilder.BaseOffset(i.MemorySegment)));
+        AddSegment(i);
         Probe(bytes, write: false, count);
+    }
+
+    /// <summary>Adds the base of FS or GS to RAX.</summary>
+    private void AddSegment(in Instruction i)
+    {
+        if (i.MemorySegment is not (Register.FS or Register.GS)) return;
+        _e.Alu(AluAdd, 8, Host.Rax, RegisterMap.At(BlockBuilder.BaseOffset(i.MemorySegment)));
     }
 
     private void ProbeDestination(int bytes, bool write, Host count)

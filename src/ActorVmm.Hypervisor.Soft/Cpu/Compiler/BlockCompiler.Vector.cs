@@ -146,7 +146,7 @@ internal sealed unsafe partial class BlockCompiler
         if ((shape & VectorShape.Float) != 0) TakeRounding();
         var opcode = VectorOpcode.Parse(_translator.BytesOf(_at));
         var unaligned = (shape & VectorShape.Unaligned) != 0;
-        switch (shape & VectorShape.KindMask)
+        switch (VectorShapes.Kind(shape))
         {
             case VectorShape.Binary: return VectorOperation(i, opcode, reads: true);
             case VectorShape.Unary: return VectorOperation(i, opcode, reads: false);

@@ -97,7 +97,8 @@ internal sealed unsafe partial class BlockCompiler
         if (IsMemory(i, 0))
         {
             AccessVector(i, i.MemorySize.GetSize(), write: true, unaligned: true);
-            _e.Vector(opcode.Prefix, opcode.Opcode, ReadVector(VectorNumber(i.Op1Register), OtherTemporaryVector), new HostAddress(Host.Rax), wide);
+            var value = ReadVector(VectorNumber(i.Op1Register), OtherTemporaryVector);
+            _e.Vector(opcode.Prefix, opcode.Opcode, value, new HostAddress(Host.Rax), wide);
             _e.Byte(i.Immediate8);
             return true;
         }
@@ -109,6 +110,24 @@ internal sealed unsafe partial class BlockCompiler
         else _e.Vector(opcode.Prefix, opcode.Opcode, from, (int)Host.Rax, wide);
         _e.Byte(i.Immediate8);
         Write(to, wide ? 8 : 4, Host.Rax);
+        return true;
+    }
+
+    /// <summary>MASKMOVDQU: the bytes that the mask selects to [RDI], where all sixteen may be written.</summary>
+    private bool MaskMove(in Instruction i)
+    {
+        if (i.Op0Kind != OpKind.MemorySegRDI || !IsVector(i.Op1Register)) return false;
+        AllowVectors();
+        LoseHostFlags();
+        LoadGuest(Host.Rax, Rdi);
+        AddSegment(i);
+        Probe(16, write: true);
+        var value = ReadVector(VectorNumber(i.Op1Register), TemporaryVector);
+        var mask = ReadVector(VectorNumber(i.Op2Register), OtherTemporaryVector);
+        _e.Move(8, Host.Rdx, Host.Rdi); // a guest register is there, and the instruction wants the address
+        _e.Move(8, Host.Rdi, Host.Rax);
+        _e.Vector(0x66, 0x0FF7, value, mask);
+        _e.Move(8, Host.Rdi, Host.Rdx);
         return true;
     }
 }

@@ -110,7 +110,7 @@ internal sealed unsafe partial class BlockCompiler
             (_flags, _hostFlags, _hostCarry, _vectors, _rejoins) = (flags, hostFlags, hostCarry, vectors, false);
             Left++;
             if (_at == 0) firstLeft = true;
-            if (inCode) LeaveAt(_firstOp[_at], i.Mnemonic);
+            if (inCode) LeaveAt(_firstOp[_at], i.Code);
             inCode = false;
         }
         if (covered == 0 || (firstLeft && covered < 3))
@@ -146,12 +146,12 @@ internal sealed unsafe partial class BlockCompiler
     private void BailIf(int condition) => _bails.Add(new Bail((nuint)_e.JumpIf(condition), _firstOp[_at], _flags, _vectors.Dirty));
 
     /// <summary>Leaves to tier 0, always.</summary>
-    private void LeaveAt(int op, Mnemonic mnemonic)
+    private void LeaveAt(int op, Code code)
     {
         LoseHostFlags();
         StoreFlags();
         StoreVectors();
-        _e.MoveImmediate(Host.Rax, (long)_departures.Of(mnemonic));
+        _e.MoveImmediate(Host.Rax, (long)_departures.Of(code));
         _e.Unary(0xFE, 0, 8, new HostAddress(Host.Rax));
         _bails.Add(new Bail((nuint)_e.Jump(), op, default, 0));
     }

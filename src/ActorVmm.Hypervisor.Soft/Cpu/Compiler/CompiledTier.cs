@@ -54,6 +54,9 @@ internal sealed unsafe class CompiledTier : IDisposable
 
     public JumpCache JumpCache { get; }
 
+    /// <summary>What compiled code leaves for.</summary>
+    public Departures Departures => _departures;
+
     /// <summary>Blocks compiled since the start.</summary>
     public ulong Compilations { get; private set; }
 

@@ -35,7 +35,7 @@ internal static unsafe class RegisterMap
         OldFlagCarry, FlagRotated, OldFlagRotated, SystemFlags, Page, JumpCache, TlbRead, TlbWrite,
         TlbCode, Cpl, Transfer, BlockHash, ExitOp, Saved,
         FixFlags, FixFlagsThenHandler, Handler, InterruptWaiting, DispatchOp, Xmm, Mxcsr, MxcsrInHost,
-        HostMxcsr, Cr0, Cr4, LockBuffer;
+        HostMxcsr, Cr0, Cr4, LockBuffer, Selectors;
 
     static RegisterMap()
     {
@@ -78,6 +78,7 @@ internal static unsafe class RegisterMap
         Mxcsr = (int)((byte*)&s->Mxcsr - (byte*)s);
         MxcsrInHost = (int)((byte*)&s->MxcsrInHost - (byte*)s);
         HostMxcsr = (int)((byte*)&s->HostMxcsr - (byte*)s);
+        Selectors = (int)((byte*)&s->Es.Selector - (byte*)s);
         LockBuffer = (int)((byte*)&s->LockBuffer - (byte*)s);
         Cr0 = (int)((byte*)&s->Cr0 - (byte*)s);
         Cr4 = (int)((byte*)&s->Cr4 - (byte*)s);

@@ -30,9 +30,6 @@ internal enum VectorShape
     /// <summary>RCPPS and its kin: the correctly rounded value, as tier 0 gives it, not the host's approximation.</summary>
     Approximate = 7,
 
-    /// <summary>All of the above.</summary>
-    KindMask = 7,
-
     /// <summary>Reads and writes MXCSR.</summary>
     Float = 8,
 
@@ -46,23 +43,33 @@ internal enum VectorShape
 /// <summary>The vector instructions that are compiled.</summary>
 internal static class VectorShapes
 {
+    /// <summary>What an instruction is, without the bits that qualify it.</summary>
+    public static VectorShape Kind(VectorShape shape) => shape & (VectorShape)7;
+
     public static VectorShape Of(Mnemonic mnemonic)
     {
         switch (mnemonic)
         {
             // SSE and SSE2, integer and bitwise.
-            case Mnemonic.Paddb or Mnemonic.Paddw or Mnemonic.Paddd or Mnemonic.Paddq or Mnemonic.Psubb or Mnemonic.Psubw or Mnemonic.Psubd or
-                Mnemonic.Psubq or Mnemonic.Paddsb or Mnemonic.Paddsw or Mnemonic.Paddusb or Mnemonic.Paddusw or Mnemonic.Psubsb or Mnemonic.Psubsw or
+            case Mnemonic.Paddb or Mnemonic.Paddw or Mnemonic.Paddd or Mnemonic.Paddq or Mnemonic.Psubb or Mnemonic.Psubw or
+                Mnemonic.Psubd or
+                Mnemonic.Psubq or Mnemonic.Paddsb or Mnemonic.Paddsw or Mnemonic.Paddusb or Mnemonic.Paddusw or Mnemonic.Psubsb or
+                Mnemonic.Psubsw or
                 Mnemonic.Psubusb or Mnemonic.Psubusw:
-            case Mnemonic.Pand or Mnemonic.Andps or Mnemonic.Andpd or Mnemonic.Pandn or Mnemonic.Andnps or Mnemonic.Andnpd or Mnemonic.Por or
+            case Mnemonic.Pand or Mnemonic.Andps or Mnemonic.Andpd or Mnemonic.Pandn or Mnemonic.Andnps or Mnemonic.Andnpd or
+                Mnemonic.Por or
                 Mnemonic.Orps or Mnemonic.Orpd or Mnemonic.Pxor or Mnemonic.Xorps or Mnemonic.Xorpd:
             case Mnemonic.Pcmpeqb or Mnemonic.Pcmpeqw or Mnemonic.Pcmpeqd or Mnemonic.Pcmpgtb or Mnemonic.Pcmpgtw or Mnemonic.Pcmpgtd:
-            case Mnemonic.Pminub or Mnemonic.Pmaxub or Mnemonic.Pminsw or Mnemonic.Pmaxsw or Mnemonic.Pavgb or Mnemonic.Pavgw or Mnemonic.Pmullw or
+            case Mnemonic.Pminub or Mnemonic.Pmaxub or Mnemonic.Pminsw or Mnemonic.Pmaxsw or Mnemonic.Pavgb or Mnemonic.Pavgw or
+                Mnemonic.Pmullw or
                 Mnemonic.Pmulhw or Mnemonic.Pmulhuw or Mnemonic.Pmuludq or Mnemonic.Pmaddwd or Mnemonic.Psadbw:
-            case Mnemonic.Psllw or Mnemonic.Pslld or Mnemonic.Psllq or Mnemonic.Psrlw or Mnemonic.Psrld or Mnemonic.Psrlq or Mnemonic.Psraw or
+            case Mnemonic.Psllw or Mnemonic.Pslld or Mnemonic.Psllq or Mnemonic.Psrlw or Mnemonic.Psrld or Mnemonic.Psrlq or
+                Mnemonic.Psraw or
                 Mnemonic.Psrad or Mnemonic.Pslldq or Mnemonic.Psrldq:
-            case Mnemonic.Packsswb or Mnemonic.Packssdw or Mnemonic.Packuswb or Mnemonic.Punpcklbw or Mnemonic.Punpcklwd or Mnemonic.Punpckldq or
-                Mnemonic.Punpcklqdq or Mnemonic.Punpckhbw or Mnemonic.Punpckhwd or Mnemonic.Punpckhdq or Mnemonic.Punpckhqdq or Mnemonic.Unpcklps or
+            case Mnemonic.Packsswb or Mnemonic.Packssdw or Mnemonic.Packuswb or Mnemonic.Punpcklbw or Mnemonic.Punpcklwd or
+                Mnemonic.Punpckldq or
+                Mnemonic.Punpcklqdq or Mnemonic.Punpckhbw or Mnemonic.Punpckhwd or Mnemonic.Punpckhdq or Mnemonic.Punpckhqdq or
+                Mnemonic.Unpcklps or
                 Mnemonic.Unpcklpd or Mnemonic.Unpckhps or Mnemonic.Unpckhpd or Mnemonic.Shufps or Mnemonic.Shufpd:
             case Mnemonic.Movhlps or Mnemonic.Movlhps:
                 return VectorShape.Binary;
@@ -70,10 +77,14 @@ internal static class VectorShapes
                 return VectorShape.Unary;
 
             // SSE and SSE2, floating point.
-            case Mnemonic.Addss or Mnemonic.Addsd or Mnemonic.Addps or Mnemonic.Addpd or Mnemonic.Subss or Mnemonic.Subsd or Mnemonic.Subps or
-                Mnemonic.Subpd or Mnemonic.Mulss or Mnemonic.Mulsd or Mnemonic.Mulps or Mnemonic.Mulpd or Mnemonic.Divss or Mnemonic.Divsd or
-                Mnemonic.Divps or Mnemonic.Divpd or Mnemonic.Minss or Mnemonic.Minsd or Mnemonic.Minps or Mnemonic.Minpd or Mnemonic.Maxss or
-                Mnemonic.Maxsd or Mnemonic.Maxps or Mnemonic.Maxpd or Mnemonic.Sqrtss or Mnemonic.Sqrtsd or Mnemonic.Cmpss or Mnemonic.Cmpsd or
+            case Mnemonic.Addss or Mnemonic.Addsd or Mnemonic.Addps or Mnemonic.Addpd or Mnemonic.Subss or Mnemonic.Subsd or
+                Mnemonic.Subps or
+                Mnemonic.Subpd or Mnemonic.Mulss or Mnemonic.Mulsd or Mnemonic.Mulps or Mnemonic.Mulpd or Mnemonic.Divss or
+                Mnemonic.Divsd or
+                Mnemonic.Divps or Mnemonic.Divpd or Mnemonic.Minss or Mnemonic.Minsd or Mnemonic.Minps or Mnemonic.Minpd or
+                Mnemonic.Maxss or
+                Mnemonic.Maxsd or Mnemonic.Maxps or Mnemonic.Maxpd or Mnemonic.Sqrtss or Mnemonic.Sqrtsd or Mnemonic.Cmpss or
+                Mnemonic.Cmpsd or
                 Mnemonic.Cmpps or Mnemonic.Cmppd or Mnemonic.Cvtss2sd or Mnemonic.Cvtsd2ss:
                 return VectorShape.Binary | VectorShape.Float;
             case Mnemonic.Sqrtps or Mnemonic.Sqrtpd or Mnemonic.Cvtps2pd or Mnemonic.Cvtpd2ps or Mnemonic.Cvtdq2ps or Mnemonic.Cvtdq2pd or
@@ -96,7 +107,8 @@ internal static class VectorShapes
                 return VectorShape.Move;
             case Mnemonic.Movups or Mnemonic.Movupd or Mnemonic.Movdqu:
                 return VectorShape.Move | VectorShape.Unaligned;
-            case Mnemonic.Movss or Mnemonic.Movsd or Mnemonic.Movlps or Mnemonic.Movlpd or Mnemonic.Movhps or Mnemonic.Movhpd or Mnemonic.Movd or
+            case Mnemonic.Movss or Mnemonic.Movsd or Mnemonic.Movlps or Mnemonic.Movlpd or Mnemonic.Movhps or Mnemonic.Movhpd or
+                Mnemonic.Movd or
                 Mnemonic.Movq or Mnemonic.Pextrw:
                 return VectorShape.Move;
 
@@ -107,15 +119,21 @@ internal static class VectorShapes
                 return VectorShape.Move | VectorShape.Late;
             case Mnemonic.Pinsrb or Mnemonic.Pinsrd or Mnemonic.Pinsrq:
                 return VectorShape.FromGeneral | VectorShape.Late;
-            case Mnemonic.Pcmpeqq or Mnemonic.Pcmpgtq or Mnemonic.Pminsb or Mnemonic.Pmaxsb or Mnemonic.Pminuw or Mnemonic.Pmaxuw or Mnemonic.Pminsd or
-                Mnemonic.Pmaxsd or Mnemonic.Pminud or Mnemonic.Pmaxud or Mnemonic.Pmulld or Mnemonic.Pmulhrsw or Mnemonic.Pmuldq or Mnemonic.Pmaddubsw or
-                Mnemonic.Psignb or Mnemonic.Psignw or Mnemonic.Psignd or Mnemonic.Packusdw or Mnemonic.Pshufb or Mnemonic.Phaddw or Mnemonic.Phaddd or
-                Mnemonic.Phaddsw or Mnemonic.Phsubw or Mnemonic.Phsubd or Mnemonic.Phsubsw or Mnemonic.Palignr or Mnemonic.Pblendw or Mnemonic.Blendps or
+            case Mnemonic.Pcmpeqq or Mnemonic.Pcmpgtq or Mnemonic.Pminsb or Mnemonic.Pmaxsb or Mnemonic.Pminuw or Mnemonic.Pmaxuw or
+                Mnemonic.Pminsd or
+                Mnemonic.Pmaxsd or Mnemonic.Pminud or Mnemonic.Pmaxud or Mnemonic.Pmulld or Mnemonic.Pmulhrsw or Mnemonic.Pmuldq or
+                Mnemonic.Pmaddubsw or
+                Mnemonic.Psignb or Mnemonic.Psignw or Mnemonic.Psignd or Mnemonic.Packusdw or Mnemonic.Pshufb or Mnemonic.Phaddw or
+                Mnemonic.Phaddd or
+                Mnemonic.Phaddsw or Mnemonic.Phsubw or Mnemonic.Phsubd or Mnemonic.Phsubsw or Mnemonic.Palignr or Mnemonic.Pblendw or
+                Mnemonic.Blendps or
                 Mnemonic.Blendpd or Mnemonic.Insertps or Mnemonic.Pblendvb or Mnemonic.Blendvps or Mnemonic.Blendvpd or Mnemonic.Mpsadbw:
                 return VectorShape.Binary | VectorShape.Late;
             case Mnemonic.Pabsb or Mnemonic.Pabsw or Mnemonic.Pabsd or Mnemonic.Phminposuw or Mnemonic.Movddup or Mnemonic.Movshdup or
-                Mnemonic.Movsldup or Mnemonic.Pmovsxbw or Mnemonic.Pmovsxbd or Mnemonic.Pmovsxbq or Mnemonic.Pmovsxwd or Mnemonic.Pmovsxwq or
-                Mnemonic.Pmovsxdq or Mnemonic.Pmovzxbw or Mnemonic.Pmovzxbd or Mnemonic.Pmovzxbq or Mnemonic.Pmovzxwd or Mnemonic.Pmovzxwq or
+                Mnemonic.Movsldup or Mnemonic.Pmovsxbw or Mnemonic.Pmovsxbd or Mnemonic.Pmovsxbq or Mnemonic.Pmovsxwd or
+                Mnemonic.Pmovsxwq or
+                Mnemonic.Pmovsxdq or Mnemonic.Pmovzxbw or Mnemonic.Pmovzxbd or Mnemonic.Pmovzxbq or Mnemonic.Pmovzxwd or
+                Mnemonic.Pmovzxwq or
                 Mnemonic.Pmovzxdq:
                 return VectorShape.Unary | VectorShape.Late;
             case Mnemonic.Addsubps or Mnemonic.Addsubpd or Mnemonic.Haddps or Mnemonic.Haddpd or Mnemonic.Hsubps or Mnemonic.Hsubpd or
