@@ -35,14 +35,12 @@ internal sealed unsafe partial class BlockCompiler
         Stubs.EmitImageToFlags(_e);
     }
 
-    /// <summary>The host's flags become the guest's, all of them, as an image.</summary>
+    /// <summary>
+    /// The host's flags become the guest's, all of them, as an image. Its instructions write a few only: even where nobody sees those, the
+    /// others may be wanted.
+    /// </summary>
     private void SetWholeImage()
     {
-        if (FlagsDead)
-        {
-            NoFlags();
-            return;
-        }
         StoreImage();
         SetFlags(CompiledForm.Raw, 1, default, default, default);
     }
