@@ -148,9 +148,10 @@ internal unsafe struct CpuState
     public ushort FpuOpcode;
     public ulong FpuIp, FpuDp;
     public uint Mxcsr;
-    private uint _alignXmm;
+    private readonly uint _alignXmm;
+    private readonly ulong _alignXmmMore;
 
-    /// <summary>XMM0..XMM15, 16 bytes each; the state is allocated so that they are 16-byte aligned.</summary>
+    /// <summary>XMM0..XMM15, 16 bytes each. They are 16-byte aligned, as compiled code wants them: the state is, and so is this offset.</summary>
     public fixed ulong Xmm[32];
 
     /// <summary>GCHandle of the <see cref="SoftCpu"/> that owns this state.</summary>
@@ -183,6 +184,14 @@ internal unsafe struct CpuState
     /// <summary>Where <see cref="FlagKind"/> has <see cref="Compiler.CompiledFlags.Rotated"/>: the rotated value, from which CF and OF follow.</summary>
     public long FlagRotated;
     public long OldFlagRotated;
+
+    /// <summary>
+    /// Compiled code only: not zero while the host's MXCSR is the guest's, whose sticky flags are then newer than <see cref="Mxcsr"/>.
+    /// </summary>
+    public int MxcsrInHost;
+
+    /// <summary>The host's own MXCSR: what the runtime expects.</summary>
+    public uint HostMxcsr;
 
     /// <summary>The host's callee-saved registers while compiled code runs.</summary>
     public fixed ulong Saved[6];

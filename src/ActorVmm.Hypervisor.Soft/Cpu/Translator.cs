@@ -71,6 +71,10 @@ internal sealed unsafe partial class Translator
     /// <summary>Instruction <paramref name="n"/> of the block that was decoded last.</summary>
     public ref readonly Instruction Decoded(int n) => ref _instructions[n];
 
+    /// <summary>The bytes of instruction <paramref name="n"/>.</summary>
+    public ReadOnlySpan<byte> BytesOf(int n) =>
+        _bytes.Read.Slice((int)(_instructions[n].IP - _instructions[0].IP), _instructions[n].Length);
+
     /// <summary>True where nobody sees the flags of that instruction.</summary>
     public bool FlagsDeadAt(int n) => _flagsDead[n];
 
@@ -197,6 +201,9 @@ internal sealed unsafe partial class Translator
             _length = code.Length;
             _next = 0;
         }
+
+        /// <summary>All of them.</summary>
+        public ReadOnlySpan<byte> Read => _copy.AsSpan(0, _length);
 
         public override int ReadByte() => _next < _length ? _copy[_next++] : -1;
     }

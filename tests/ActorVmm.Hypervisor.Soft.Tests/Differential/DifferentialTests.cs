@@ -24,7 +24,7 @@ public sealed class DifferentialTests(ITestOutputHelper output)
     [InlineData(InstructionGroup.All, 30, 1)]
     public void Random_sequences_leave_the_same_state_as_on_the_host_cpu(InstructionGroup group, int percent, int compileThreshold)
     {
-        using var guest = new GuestRunner(new SoftHypervisor(new SoftOptions(compileThreshold)));
+        using var guest = new GuestRunner(new SoftHypervisor(new SoftOptions(compileThreshold)), warm: compileThreshold > 0);
         var offered = GuestFeatures.Read(guest);
         var set = new InstructionSet(offered, group);
         var seed = Settings.Number(Settings.SeedVariable) ?? DefaultSeed;
@@ -40,6 +40,7 @@ public sealed class DifferentialTests(ITestOutputHelper output)
         {
             run.Run((long)(Settings.Number(Settings.CasesVariable) ?? CasesInCi) * percent / 100);
             output.WriteLine($"{run.Cases} cases, {run.Mnemonics.Count} mnemonics, {run.Forms.Count} forms");
+            output.WriteLine(guest.Counters);
             output.WriteLine($"ends by exception: {string.Join(", ", run.Ends.Select(end => $"{end.Key}: {end.Value}"))}");
         }
         Assert.True(run.Failures == 0, run.Summary());

@@ -13,7 +13,11 @@ internal sealed unsafe partial class BlockCompiler
     private bool TryInstruction(in Instruction i)
     {
         if (i.IsInvalid) return false;
-        if (i.Mnemonic is Mnemonic.Nop or Mnemonic.Endbr64) return true;
+        if (IsNothing(i.Mnemonic)) return true;
+        if (VectorShapes.Of(i.Mnemonic) is var shape and not VectorShape.None && TryVector(i, shape)) return true;
+        if (i.Mnemonic == Mnemonic.Maskmovdqu) return MaskMove(i);
+        if (TryString(i)) return true;
+        if (i.Mnemonic == Mnemonic.Mov && IsRegister(i, 0) && IsRegister(i, 1) && i.Op1Register.IsSegmentRegister()) return MoveSelector(i);
         for (var n = 0; n < i.OpCount; n++)
         {
             if (i.GetOpKind(n) == OpKind.Memory && !AddressFits(i)) return false;
@@ -22,7 +26,7 @@ internal sealed unsafe partial class BlockCompiler
         if (i.HasLockPrefix) return TryAtomic(i);
         switch (i.Mnemonic)
         {
-            case Mnemonic.Mov: return Move(i);
+            case Mnemonic.Mov or Mnemonic.Movnti: return Move(i);
             case Mnemonic.Movzx: return Extend(i, signed: false);
             case Mnemonic.Movsx or Mnemonic.Movsxd: return Extend(i, signed: true);
             case Mnemonic.Lea: return Lea(i);
@@ -46,6 +50,27 @@ internal sealed unsafe partial class BlockCompiler
             case Mnemonic.Ror: return Rotate(i, 1);
             case Mnemonic.Imul when i.OpCount > 1: return Multiply(i);
             case Mnemonic.Mul or Mnemonic.Imul: return MultiplyWide(i);
+            case Mnemonic.Div: return Divide(i, signed: false);
+            case Mnemonic.Idiv: return Divide(i, signed: true);
+            case Mnemonic.Rcl: return RotateThroughCarry(i, 2);
+            case Mnemonic.Rcr: return RotateThroughCarry(i, 3);
+            case Mnemonic.Shld: return DoubleShift(i, 0x0FA4);
+            case Mnemonic.Shrd: return DoubleShift(i, 0x0FAC);
+            case Mnemonic.Popcnt: return CountBits(i);
+            case Mnemonic.Crc32: return Checksum(i);
+            case Mnemonic.Cmpxchg8b or Mnemonic.Cmpxchg16b: return CompareExchangePair(i);
+            case Mnemonic.Pushfq: return PushFlags();
+            case Mnemonic.Popfq: return PopFlags();
+            case Mnemonic.Lahf: return FlagsToAh();
+            case Mnemonic.Sahf: return AhToFlags();
+            case Mnemonic.Clc: return SetCarry(set: false);
+            case Mnemonic.Stc: return SetCarry(set: true);
+            case Mnemonic.Cmc: return ComplementCarry();
+            case Mnemonic.Cld: return SetDirection(set: false);
+            case Mnemonic.Std: return SetDirection(set: true);
+            case Mnemonic.Cbw: return ExtendAccumulator(i);
+            case Mnemonic.Ldmxcsr or Mnemonic.Stmxcsr: return MoveMxcsr(i);
+            case Mnemonic.Mfence: return Fence();
             case Mnemonic.Bt: return BitTest(i, 0);
             case Mnemonic.Bts: return BitTest(i, 1);
             case Mnemonic.Btr: return BitTest(i, 2);
@@ -58,10 +83,22 @@ internal sealed unsafe partial class BlockCompiler
             case Mnemonic.Sti: return InterruptFlag(set: true);
             case Mnemonic.Bswap: return ByteSwap(i);
             case Mnemonic.Cdqe or Mnemonic.Cwde: return ExtendAccumulator(i);
-            case Mnemonic.Cdq or Mnemonic.Cqo: return SignToRdx(i);
+            case Mnemonic.Cwd or Mnemonic.Cdq or Mnemonic.Cqo: return SignToRdx(i);
             case Mnemonic.Xchg: return IsMemory(i, 0) || IsMemory(i, 1) ? ExchangeMemory(i) : Exchange(i);
         }
         return TryControl(i);
+    }
+
+    /// <summary>What tier 0 executes as nothing.</summary>
+    private static bool IsNothing(Mnemonic mnemonic) => mnemonic is Mnemonic.Nop or Mnemonic.Endbr64 or Mnemonic.Pause or Mnemonic.Lfence or
+        Mnemonic.Sfence or Mnemonic.Prefetch or Mnemonic.Prefetchw or Mnemonic.Prefetchnta or Mnemonic.Prefetcht0 or Mnemonic.Prefetcht1 or
+        Mnemonic.Prefetcht2;
+
+    /// <summary>MFENCE.</summary>
+    private bool Fence()
+    {
+        _e.Fence();
+        return true;
     }
 
     private static int SizeOf(in Instruction i, int operand) =>
@@ -82,7 +119,7 @@ internal sealed unsafe partial class BlockCompiler
         var bytes = SizeOf(i, 0);
         if (IsRegister(i, 0))
         {
-            if (IsHighByte(i.Op0Register)) return false;
+            if (IsHighByte(i.Op0Register)) return MoveToHighByte(i);
             var to = Number(i.Op0Register);
             BeforeWrite(to);
             if (IsRegister(i, 1))
@@ -130,6 +167,17 @@ internal sealed unsafe partial class BlockCompiler
         }
         Access(i, bytes, write: true);
         _e.StoreImmediate(bytes, new HostAddress(Host.Rax), (int)Immediate(i, 1, bytes));
+        return true;
+    }
+
+    /// <summary>MOV from a segment register: the selector, zero-extended.</summary>
+    private bool MoveSelector(in Instruction i)
+    {
+        var to = Number(i.Op0Register);
+        BeforeWrite(to);
+        var segment = RegisterMap.Selectors + sizeof(Segment) * (i.Op1Register - Register.ES);
+        _e.Memory(4, 0x0FB7, Host.Rdx, RegisterMap.At(segment));
+        Write(to, i.Op0Register.GetSize() == 2 ? 2 : 4, Host.Rdx);
         return true;
     }
 
@@ -217,7 +265,7 @@ internal sealed unsafe partial class BlockCompiler
         var logic = form == CompiledForm.Logic;
         if (IsRegister(i, 0))
         {
-            if (IsHighByte(i.Op0Register)) return false;
+            if (IsHighByte(i.Op0Register)) return BinaryHighByte(i, kind, form);
             var to = Number(i.Op0Register);
             if (IsMemory(i, 1))
             {
@@ -343,7 +391,9 @@ internal sealed unsafe partial class BlockCompiler
     private bool WithCarry(in Instruction i, int kind)
     {
         var bytes = SizeOf(i, 0);
-        if (!IsRegister(i, 0) || IsHighByte(i.Op0Register) || (IsRegister(i, 1) && IsHighByte(i.Op1Register))) return false;
+        if (IsRegister(i, 1) && IsHighByte(i.Op1Register)) return false;
+        if (IsMemory(i, 0)) return MemoryWithCarry(i, kind);
+        if (IsHighByte(i.Op0Register)) return false;
         var to = Number(i.Op0Register);
         if (IsMemory(i, 1))
         {
@@ -364,6 +414,29 @@ internal sealed unsafe partial class BlockCompiler
         }
         StoreImage();
         SetFlags(CompiledForm.Image, bytes, default, default, Operand.Guest(to));
+        return true;
+    }
+
+    /// <summary>The same on memory.</summary>
+    private bool MemoryWithCarry(in Instruction i, int kind)
+    {
+        var bytes = SizeOf(i, 0);
+        Access(i, bytes, write: true);
+        _e.Store(8, RegisterMap.At(RegisterMap.Transfer), Host.Rax);
+        if (!PrepareCondition(2)) return false;
+        _e.Load(8, Host.Rax, RegisterMap.At(RegisterMap.Transfer));
+        var source = ReadSource(i, 1, bytes, Host.Rdx);
+        _e.Load(bytes, Host.Rcx, new HostAddress(Host.Rax));
+        Alu(kind, bytes, Host.Rcx, source);
+        _e.Store(bytes, new HostAddress(Host.Rax), Host.Rcx);
+        if (FlagsDead)
+        {
+            NoFlags();
+            return true;
+        }
+        StoreImage();
+        _e.Store(8, RegisterMap.At(RegisterMap.FlagR), Host.Rcx);
+        SetFlags(CompiledForm.Image, bytes, default, default, default);
         return true;
     }
 
@@ -448,8 +521,19 @@ internal sealed unsafe partial class BlockCompiler
 
     private bool Negate(in Instruction i)
     {
-        if (!IsRegister(i, 0) || IsHighByte(i.Op0Register)) return false;
-        var (bytes, to) = (SizeOf(i, 0), Number(i.Op0Register));
+        var bytes = SizeOf(i, 0);
+        if (IsMemory(i, 0))
+        {
+            Access(i, bytes, write: true);
+            _e.Load(bytes, Host.Rcx, new HostAddress(Host.Rax));
+            _e.Unary(0xF6, 3, bytes, Host.Rcx);
+            _e.Store(bytes, new HostAddress(Host.Rax), Host.Rcx);
+            _e.Store(8, RegisterMap.At(RegisterMap.FlagR), Host.Rcx);
+            SetFlags(CompiledForm.Negate, bytes, default, default, default);
+            return true;
+        }
+        if (IsHighByte(i.Op0Register)) return false;
+        var to = Number(i.Op0Register);
         var into = OpenDestination(to);
         _e.Unary(0xF6, 3, bytes, into);
         CloseDestination(to, bytes, into);

@@ -18,6 +18,17 @@ internal sealed unsafe partial class BlockCompiler
             case Mnemonic.Or: return LockedLogic(i, AluOr);
             case Mnemonic.And: return LockedLogic(i, AluAnd);
             case Mnemonic.Xor: return LockedLogic(i, AluXor);
+            case Mnemonic.Adc: return LockedWithCarry(i, AluAdc);
+            case Mnemonic.Sbb: return LockedWithCarry(i, AluSbb);
+            case Mnemonic.Inc: return LockedStep(i, 0, CompiledForm.Increment);
+            case Mnemonic.Dec: return LockedStep(i, 1, CompiledForm.Decrement);
+            case Mnemonic.Not: return LockedNot(i);
+            case Mnemonic.Neg: return LockedNegate(i);
+            case Mnemonic.Bts: return BitTest(i, 1);
+            case Mnemonic.Btr: return BitTest(i, 2);
+            case Mnemonic.Btc: return BitTest(i, 3);
+            case Mnemonic.Cmpxchg8b or Mnemonic.Cmpxchg16b: return CompareExchangePair(i);
+            case Mnemonic.Xchg: return ExchangeMemory(i);
             default: return false;
         }
     }
@@ -109,6 +120,84 @@ internal sealed unsafe partial class BlockCompiler
         _e.Store(8, RegisterMap.At(RegisterMap.FlagR), Host.Rcx);
         _e.Test(bytes, Host.Rcx, Host.Rcx);
         SetFlags(CompiledForm.Logic, bytes, default, default, default);
+        return true;
+    }
+
+    private bool LockedStep(in Instruction i, int kind, CompiledForm form)
+    {
+        var bytes = SizeOf(i, 0);
+        Access(i, bytes, write: true);
+        if (FlagsDead)
+        {
+            LoseHostFlags(); // CF stays what it is
+            _e.Memory(bytes, bytes == 1 ? 0xFE : 0xFF, (Host)kind, new HostAddress(Host.Rax), prefix: LockPrefix);
+            return true;
+        }
+        PutFlagsAside(memory: true);
+        _e.MoveImmediate(Host.Rdx, kind == 0 ? 1 : -1);
+        _e.Memory(bytes, bytes == 1 ? 0x0FC0 : 0x0FC1, Host.Rdx, new HostAddress(Host.Rax), bytes == 1, LockPrefix);
+        _e.Unary(0xFE, kind, bytes, Host.Rdx);
+        _e.Store(8, RegisterMap.At(RegisterMap.FlagR), Host.Rdx);
+        SetFlags(form, bytes, default, default, default);
+        _hostCarry = false;
+        return true;
+    }
+
+    /// <summary>NOT: no flags.</summary>
+    private bool LockedNot(in Instruction i)
+    {
+        var bytes = SizeOf(i, 0);
+        Access(i, bytes, write: true);
+        _e.Memory(bytes, bytes == 1 ? 0xF6 : 0xF7, (Host)2, new HostAddress(Host.Rax), prefix: LockPrefix);
+        return true;
+    }
+
+    private bool LockedNegate(in Instruction i)
+    {
+        var bytes = SizeOf(i, 0);
+        Access(i, bytes, write: true);
+        _e.Move(8, Host.Rdx, Host.Rax);
+        _e.Load(bytes, Host.Rax, new HostAddress(Host.Rdx));
+        var again = _e.Here;
+        _e.Move(8, Host.Rcx, Host.Rax);
+        _e.Unary(0xF6, 3, bytes, Host.Rcx);
+        StoreNew(bytes, again);
+        _e.Store(8, RegisterMap.At(RegisterMap.FlagR), Host.Rcx);
+        SetFlags(CompiledForm.Negate, bytes, default, default, default);
+        _hostFlags = _hostCarry = false; // they are the comparison's
+        return true;
+    }
+
+    /// <summary>Exchanges what RDX leads to from RAX to RCX, or tries again.</summary>
+    private void StoreNew(int bytes, byte* again)
+    {
+        _e.Memory(bytes, bytes == 1 ? 0x0FB0 : 0x0FB1, Host.Rcx, new HostAddress(Host.Rdx), bytes == 1, LockPrefix);
+        _e.JumpIfTo(5, again);
+    }
+
+    private bool LockedWithCarry(in Instruction i, int kind)
+    {
+        if (IsRegister(i, 1) && IsHighByte(i.Op1Register)) return false;
+        var bytes = SizeOf(i, 0);
+        Access(i, bytes, write: true);
+        _e.Store(8, RegisterMap.At(RegisterMap.Transfer), Host.Rax);
+        if (!PrepareCondition(2)) return false;
+        // CF is kept in a byte of the state (nothing of the guest is in it now): the loop may need it again.
+        _e.SetIf(2, RegisterMap.At(RegisterMap.LockBuffer));
+        LoseHostFlags();
+        _e.Load(8, Host.Rdx, RegisterMap.At(RegisterMap.Transfer));
+        _e.Load(bytes, Host.Rax, new HostAddress(Host.Rdx));
+        var again = _e.Here;
+        _e.Move(8, Host.Rcx, Host.Rax);
+        _e.BitTestImmediate(0, 4, RegisterMap.At(RegisterMap.LockBuffer), 0, 0);
+        if (!IsRegister(i, 1)) _e.AluImmediate(kind, bytes, Host.Rcx, (int)Immediate(i, 1, bytes));
+        else if (RegisterMap.Of(Number(i.Op1Register)) is var host and not Host.None) _e.Alu(kind, bytes, Host.Rcx, host);
+        else _e.Alu(kind, bytes, Host.Rcx, RegisterMap.Slot(Number(i.Op1Register)));
+        StoreImage();
+        StoreNew(bytes, again);
+        _e.Store(8, RegisterMap.At(RegisterMap.FlagR), Host.Rcx);
+        SetFlags(CompiledForm.Image, bytes, default, default, default);
+        _hostFlags = _hostCarry = false;
         return true;
     }
 

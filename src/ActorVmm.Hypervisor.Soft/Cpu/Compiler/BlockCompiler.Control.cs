@@ -18,6 +18,7 @@ internal sealed unsafe partial class BlockCompiler
             case Mnemonic.Call: return Call(i);
             case Mnemonic.Jmp: return Jump(i);
             case Mnemonic.Ret: return Return(i);
+            case Mnemonic.Loop or Mnemonic.Loope or Mnemonic.Loopne or Mnemonic.Jecxz or Mnemonic.Jrcxz: return Loop(i);
         }
         if (i.ConditionCode == ConditionCode.None) return false;
         if (i.IsJccShortOrNear) return JumpIf(i);

@@ -133,7 +133,7 @@ internal sealed unsafe partial class BlockCompiler
     {
         var carry = (condition & ~1) is 2 or 6;
         // OF is undefined behind these: what tier 0 makes of it counts, not the host.
-        if (_flags.Form >= CompiledForm.ShiftLeft && _flags.Form <= CompiledForm.Product && condition is 0 or 1 or >= 12) return false;
+        if (_flags.Form is (>= CompiledForm.ShiftLeft and <= CompiledForm.Product) or CompiledForm.Bits && condition is 0 or 1 or >= 12) return false;
         if (_hostFlags && (!carry || _hostCarry)) return true;
         if (!_flags.Known) return RestoreUnknown();
         if (_flags.OnlyCarry && !carry) return false;
@@ -155,7 +155,7 @@ internal sealed unsafe partial class BlockCompiler
     {
         var done = _e.LeaCode(Host.Rdx);
         _e.JumpTo(_stubs.RestoreFlags);
-        _bails.Add(new Bail((nuint)_e.Jump(), _firstOp[_at], default));
+        _bails.Add(new Bail((nuint)_e.Jump(), _firstOp[_at], default, _vectors.Dirty));
         _e.Bind(done);
         _hostFlags = _hostCarry = true;
         return true;
@@ -190,7 +190,10 @@ internal sealed unsafe partial class BlockCompiler
                 _e.Unary(0xF6, 3, bytes, Host.Rax);
                 _e.Unary(0xF6, 3, bytes, Host.Rax);
                 break;
-            case >= CompiledForm.ShiftLeft and <= CompiledForm.Image when (condition & ~1) == 2:
+            case CompiledForm.Image or CompiledForm.Raw:
+                RestoreImage();
+                break;
+            case (>= CompiledForm.ShiftLeft and <= CompiledForm.Product) or CompiledForm.Bits when (condition & ~1) == 2:
                 _e.Load(4, Host.Rax, RegisterMap.At(RegisterMap.FlagA));
                 _e.Shift(5, 4, Host.Rax, 1);
                 return true;

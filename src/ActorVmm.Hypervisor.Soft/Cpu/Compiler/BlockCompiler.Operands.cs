@@ -75,6 +75,7 @@ internal sealed unsafe partial class BlockCompiler
     /// <summary>True where the address of the memory operand is one that <see cref="EmitAddress"/> computes.</summary>
     private bool AddressFits(in Instruction i)
     {
+        if (BlockBuilder.AddressSize(i) == 32) return !i.IsIPRelativeMemoryOperand;
         if (BlockBuilder.AddressSize(i) != 64) return false;
         var displacement = i.IsIPRelativeMemoryOperand ? (long)(i.IPRelativeMemoryAddress - _page) : (long)i.MemoryDisplacement64;
         return displacement is >= int.MinValue and <= int.MaxValue;
@@ -94,7 +95,12 @@ internal sealed unsafe partial class BlockCompiler
             var index = i.MemoryIndex == Register.None ? Host.None : Read(Number(i.MemoryIndex), Host.Rcx);
             var displacement = (int)(long)i.MemoryDisplacement64;
             var scale = index == Host.None ? 0 : System.Numerics.BitOperations.Log2((uint)i.MemoryIndexScale);
-            if (basis == Host.None && index == Host.None) _e.MoveImmediate(Host.Rax, displacement);
+            if (BlockBuilder.AddressSize(i) == 32)
+            {
+                if (basis == Host.None && index == Host.None) _e.MoveImmediate(Host.Rax, (uint)displacement);
+                else _e.Memory(4, 0x8D, Host.Rax, new HostAddress(basis, displacement, index, scale));
+            }
+            else if (basis == Host.None && index == Host.None) _e.MoveImmediate(Host.Rax, displacement);
             else if (index == Host.None && displacement == 0) _e.Move(8, Host.Rax, basis);
             else _e.Lea(Host.Rax, new HostAddress(basis, displacement, index, scale));
         }
@@ -107,7 +113,8 @@ internal sealed unsafe partial class BlockCompiler
     /// Turns the linear address in RAX into a host address, where the whole access lies in a page that the TLB has; else the instruction is
     /// left to tier 0. Uses RCX, RDX and the host's flags.
     /// </summary>
-    private void Probe(int bytes, bool write)
+    /// <param name="count">Holds how many times <paramref name="bytes"/> are accessed, at least once; none: once.</param>
+    private void Probe(int bytes, bool write, Host count = Host.None)
     {
         LoseHostFlags();
         _e.Registers(4, 0x8B, Host.Rdx, Host.Rax);
@@ -115,7 +122,9 @@ internal sealed unsafe partial class BlockCompiler
         _e.AluImmediate(4, 4, Host.Rdx, (Mem.TlbSize - 1) << 4);
         _e.Alu(0, 8, Host.Rdx, RegisterMap.At(write ? RegisterMap.TlbWrite : RegisterMap.TlbRead));
         // The last byte's page must be the entry's: an access across pages fails.
-        if (bytes == 1) _e.Move(8, Host.Rcx, Host.Rax);
+        if (count != Host.None)
+            _e.Lea(Host.Rcx, new HostAddress(Host.Rax, -1, count, System.Numerics.BitOperations.Log2((uint)bytes)));
+        else if (bytes == 1) _e.Move(8, Host.Rcx, Host.Rax);
         else _e.Lea(Host.Rcx, new HostAddress(Host.Rax, bytes - 1));
         _e.AluImmediate(4, 8, Host.Rcx, -4096);
         _e.Alu(7, 8, Host.Rcx, new HostAddress(Host.Rdx));

@@ -1,3 +1,5 @@
+using Iced.Intel;
+
 namespace ActorVmm.Hypervisor.Soft.Cpu.Compiler;
 
 /// <summary>A jump from one compiled block to another that can be patched, or the way to find its target.</summary>
@@ -29,6 +31,7 @@ internal sealed unsafe partial class BlockCompiler
     private readonly Translator _translator;
     private readonly Stubs _stubs;
     private readonly Emitter _e;
+    private readonly Departures _departures;
     private readonly List<Bail> _bails = [];
     private readonly List<Edge> _edges = [];
     private readonly List<(int Instruction, nuint Address)> _resumes = [];
@@ -40,12 +43,13 @@ internal sealed unsafe partial class BlockCompiler
     private bool _ended;
 
     /// <summary>A place where the instruction is left to tier 0.</summary>
-    private record struct Bail(nuint Distance, int Op, Pending Flags);
+    private record struct Bail(nuint Distance, int Op, Pending Flags, int Vectors);
 
     /// <summary>A jump to another block that is to be resolved.</summary>
     private record struct Edge(nuint Distance, int Displacement);
 
-    public BlockCompiler(Translator translator, Stubs stubs, Emitter emitter) => (_translator, _stubs, _e) = (translator, stubs, emitter);
+    public BlockCompiler(Translator translator, Stubs stubs, Emitter emitter, Departures departures) =>
+        (_translator, _stubs, _e, _departures) = (translator, stubs, emitter, departures);
 
     /// <summary>Instructions that were compiled, and those left to tier 0, since the start.</summary>
     public ulong Covered { get; private set; }
@@ -68,6 +72,8 @@ internal sealed unsafe partial class BlockCompiler
         _translator.DecodeAgain(code, rip, block->Count);
         FindOps();
         FlagsUnknown();
+        VectorsUnknown();
+        _rejoins = false;
 
         var start = _e.At;
         EmitHead(out var stopped);
@@ -80,12 +86,20 @@ internal sealed unsafe partial class BlockCompiler
             ref readonly var i = ref _translator.Decoded(_at);
             var before = _e.At;
             var (bails, edges) = (_bails.Count, _edges.Count);
-            var (flags, hostFlags, hostCarry) = (_flags, _hostFlags, _hostCarry);
-            if (!inCode) FlagsUnknown();
+            var (flags, hostFlags, hostCarry, vectors) = (_flags, _hostFlags, _hostCarry, _vectors);
+            if (!inCode)
+            {
+                FlagsUnknown();
+                VectorsUnknown();
+            }
+            var rejoins = _rejoins;
+            _rejoins = false;
+            // What ends a block goes on elsewhere, where no vector register is known.
+            if (i.FlowControl != FlowControl.Next) StoreVectors();
             if (TryInstruction(i))
             {
                 covered++;
-                if (!inCode) _resumes.Add((_at, (nuint)(before + (_e.Here - _e.At))));
+                if (!inCode || rejoins) _resumes.Add((_at, (nuint)(before + (_e.Here - _e.At))));
                 inCode = true;
                 continue;
             }
@@ -93,10 +107,10 @@ internal sealed unsafe partial class BlockCompiler
             _e.Rewind(before);
             _bails.RemoveRange(bails, _bails.Count - bails);
             _edges.RemoveRange(edges, _edges.Count - edges);
-            (_flags, _hostFlags, _hostCarry) = (flags, hostFlags, hostCarry);
+            (_flags, _hostFlags, _hostCarry, _vectors, _rejoins) = (flags, hostFlags, hostCarry, vectors, false);
             Left++;
             if (_at == 0) firstLeft = true;
-            if (inCode) LeaveAt(_firstOp[_at]);
+            if (inCode) LeaveAt(_firstOp[_at], i.Code);
             inCode = false;
         }
         if (covered == 0 || (firstLeft && covered < 3))
@@ -129,14 +143,17 @@ internal sealed unsafe partial class BlockCompiler
     }
 
     /// <summary>Leaves the current instruction to tier 0 where the host's flags meet a condition.</summary>
-    private void BailIf(int condition) => _bails.Add(new Bail((nuint)_e.JumpIf(condition), _firstOp[_at], _flags));
+    private void BailIf(int condition) => _bails.Add(new Bail((nuint)_e.JumpIf(condition), _firstOp[_at], _flags, _vectors.Dirty));
 
     /// <summary>Leaves to tier 0, always.</summary>
-    private void LeaveAt(int op)
+    private void LeaveAt(int op, Code code)
     {
         LoseHostFlags();
         StoreFlags();
-        _bails.Add(new Bail((nuint)_e.Jump(), op, default));
+        StoreVectors();
+        _e.MoveImmediate(Host.Rax, (long)_departures.Of(code));
+        _e.Unary(0xFE, 0, 8, new HostAddress(Host.Rax));
+        _bails.Add(new Bail((nuint)_e.Jump(), op, default, 0));
     }
 
     /// <summary>A jump to the code at a distance from the page's start; resolved when it is first taken.</summary>
@@ -157,6 +174,7 @@ internal sealed unsafe partial class BlockCompiler
             _e.Bind((int*)bail.Distance);
             var flags = bail.Flags;
             StoreFlags(ref flags);
+            StoreVectors(bail.Vectors);
             var op = Block.Ops(_block) + bail.Op;
             _e.MoveImmediate(Host.Rdx, (long)op);
             if (!_resumes.Exists(resume => _firstOp[resume.Instruction] == bail.Op))

@@ -107,6 +107,12 @@ internal static unsafe class CompiledFlags
             case CompiledForm.Product:
                 Set(s, FlagKind.Bits, rawA & 1, rawA & 1, r);
                 break;
+            case CompiledForm.Bits:
+                Set(s, FlagKind.Bits, rawA & 1, rawB & 1, r);
+                break;
+            case CompiledForm.Raw:
+                Set(s, FlagKind.Raw, rawA & Flags.Arithmetic, 0, 0);
+                break;
             case CompiledForm.Image:
                 // R stays beside the image: a condition of tier 0 that knows its kind may ask R alone.
                 Set(s, FlagKind.Raw, rawA & Flags.Arithmetic, 0, r);
@@ -181,4 +187,10 @@ internal enum CompiledForm
 
     /// <summary>DEC, likewise.</summary>
     Decrement,
+
+    /// <summary>Comparisons of vectors and strings, and others that leave all flags: A = RFLAGS, nothing else.</summary>
+    Raw,
+
+    /// <summary>SHLD, SHRD: A = CF and B = OF in the low bits, R.</summary>
+    Bits,
 }

@@ -6,10 +6,14 @@ namespace ActorVmm.Hypervisor.Soft.Cpu.Compiler;
 /// <summary>One vCPU's compiler tier: its machine code and links.</summary>
 internal sealed unsafe class CompiledTier : IDisposable
 {
+    /// <summary>As a process starts and as managed code expects it: everything masked, round to nearest.</summary>
+    private const uint DefaultMxcsr = 0x1F80;
+
     private const ulong MaxLinks = 512 << 10;
 
     private readonly ExecutableMemory _memory;
     private readonly Emitter _emitter = new();
+    private readonly Departures _departures = new();
     private readonly BlockCompiler _compiler;
     private readonly DemandPages _linkPages = new(MaxLinks * (ulong)sizeof(Link));
     private readonly Link* _links;
@@ -26,10 +30,11 @@ internal sealed unsafe class CompiledTier : IDisposable
         _dispatch = (Op*)NativeMemory.AllocZeroed((nuint)sizeof(Op));
         _dispatch->Fn = &CompiledOps.Dispatch;
         s->DispatchOp = _dispatch;
+        s->HostMxcsr = DefaultMxcsr;
         s->FixFlags = &CompiledFlags.Fix;
         s->FixFlagsThenHandler = &CompiledFlags.FixThenHandler;
         _emitter.Begin(memory.Write, memory.Write + memory.Size, memory.Delta);
-        _compiler = new BlockCompiler(translator, Stubs.Emit(_emitter), _emitter);
+        _compiler = new BlockCompiler(translator, Stubs.Emit(_emitter), _emitter, _departures);
         _firstCode = _nextCode = _emitter.At;
         _nextLink = _links;
     }
@@ -43,6 +48,9 @@ internal sealed unsafe class CompiledTier : IDisposable
 
     /// <summary>Entries after which a block is compiled.</summary>
     public int Threshold { get; }
+
+    /// <summary>What compiled code leaves for.</summary>
+    public Departures Departures => _departures;
 
     /// <summary>Blocks compiled since the start.</summary>
     public ulong Compilations { get; private set; }
@@ -121,11 +129,12 @@ internal sealed unsafe class CompiledTier : IDisposable
 
     public override string ToString() => string.Create(CultureInfo.InvariantCulture,
         $"{Compilations} compiled, {UsedBytes >> 10} of {_memory.Size >> 10} KiB of machine code, " +
-        $"{_compiler.Covered} instructions covered, {_compiler.Left} left to tier 0");
+        $"{_compiler.Covered} instructions covered, {_compiler.Left} left to tier 0; ") + _departures;
 
     public void Dispose()
     {
         _linkPages.Dispose();
+        _departures.Dispose();
         NativeMemory.Free(_dispatch);
         _memory.Dispose();
     }

@@ -13,7 +13,8 @@ internal enum Host
 internal readonly record struct HostAddress(Host Base, int Displacement = 0, Host Index = Host.None, int Scale = 0);
 
 /// <summary>
-/// Writes x64 machine code (SDM Vol. 2 ch. 2). Opcodes are given as in the manual, two-byte ones as 0x0Fxx; operand sizes are 1, 2, 4 or 8
+/// Writes x64 machine code (SDM Vol. 2 ch. 2). Opcodes are given as in the manual, two-byte ones as 0x0Fxx, three-byte
+/// ones as 0x0F38xx; operand sizes are 1, 2, 4 or 8
 /// bytes and choose prefix, REX.W and, for the classic groups, the byte form of the opcode.
 /// </summary>
 internal sealed unsafe class Emitter
@@ -58,6 +59,7 @@ internal sealed unsafe class Emitter
         if (size == 2) Byte(0x66);
         if (rex != 0) Byte(rex);
         if (opcode > 0xFF) Byte(0x0F);
+        if (opcode > 0xFFFF) Byte(opcode >> 8);
         Byte(opcode);
     }
 
@@ -102,6 +104,53 @@ internal sealed unsafe class Emitter
         if (mode == 0x40) Byte(m.Displacement);
         else if (mode == 0x80) Int32(m.Displacement);
     }
+
+    /// <summary>A string instruction with REP (0xF3) or REPNE (0xF2); the opcode is that of the byte form.</summary>
+    public void Repeat(int prefix, int opcode, int size)
+    {
+        Byte(prefix);
+        Opcode(size, size == 1 ? opcode : opcode | 1, size == 8 ? 0x48 : 0);
+    }
+
+    // --- vectors ---
+
+    /// <summary>An instruction on two vector registers (or a vector and a general one); <paramref name="prefix"/> is 0, 0x66, 0xF2 or 0xF3.</summary>
+    /// <param name="wide">REX.W.</param>
+    public void Vector(int prefix, int opcode, int reg, int rm, bool wide = false)
+    {
+        if (prefix != 0) Byte(prefix);
+        Registers(wide ? 8 : 4, opcode, (Host)reg, (Host)rm);
+    }
+
+    /// <summary>The same with a memory operand.</summary>
+    public void Vector(int prefix, int opcode, int reg, HostAddress m, bool wide = false) =>
+        Memory(wide ? 8 : 4, opcode, (Host)reg, m, prefix: prefix);
+
+    public void MoveVector(int to, int from) => Vector(0, 0x0F28, to, from); // MOVAPS
+
+    public void LoadVector(int to, HostAddress from) => Vector(0, 0x0F28, to, from);
+
+    public void StoreVector(HostAddress to, int from) => Vector(0, 0x0F29, from, to);
+
+    /// <summary>TEST of a byte of memory with an immediate.</summary>
+    public void TestImmediate(HostAddress m, int value)
+    {
+        Memory(1, 0xF6, 0, m);
+        Byte(value);
+    }
+
+    /// <summary>TEST AL, imm8.</summary>
+    public void TestAl(int value)
+    {
+        Byte(0xA8);
+        Byte(value);
+    }
+
+    /// <summary>The flags but OF into AH.</summary>
+    public void FlagsToAh() => Byte(0x9F);
+
+    /// <summary>AH into the flags but OF.</summary>
+    public void AhToFlags() => Byte(0x9E);
 
     private void Immediate(int size, int value)
     {
@@ -239,6 +288,20 @@ internal sealed unsafe class Emitter
     {
         Registers(size, 0x0FBA, (Host)(4 + kind), r);
         Byte(bit);
+    }
+
+    public void BitTestImmediate(int kind, int size, HostAddress m, int bit, int prefix)
+    {
+        Memory(size, 0x0FBA, (Host)(4 + kind), m, prefix: prefix);
+        Byte(bit);
+    }
+
+    /// <summary>MFENCE.</summary>
+    public void Fence()
+    {
+        Byte(0x0F);
+        Byte(0xAE);
+        Byte(0xF0);
     }
 
     public void ByteSwap(int size, Host r)

@@ -34,7 +34,8 @@ internal static unsafe class RegisterMap
         FlagKind, FlagCarry, OldFlagA, OldFlagB, OldFlagR, OldFlagKind,
         OldFlagCarry, FlagRotated, OldFlagRotated, SystemFlags, Page, JumpCache, TlbRead, TlbWrite,
         TlbCode, Cpl, Transfer, BlockHash, ExitOp, Saved,
-        FixFlags, FixFlagsThenHandler, Handler, InterruptWaiting, DispatchOp, Xmm;
+        FixFlags, FixFlagsThenHandler, Handler, InterruptWaiting, DispatchOp, Xmm, Mxcsr, MxcsrInHost,
+        HostMxcsr, Cr0, Cr4, LockBuffer, Selectors;
 
     static RegisterMap()
     {
@@ -73,5 +74,13 @@ internal static unsafe class RegisterMap
         FixFlags = (int)((byte*)&s->FixFlags - (byte*)s);
         DispatchOp = (int)((byte*)&s->DispatchOp - (byte*)s);
         Xmm = (int)((byte*)s->Xmm - (byte*)s);
+        if (Xmm % 16 != 0) throw new InvalidOperationException($"the vector registers lie at {Xmm}, not aligned");
+        Mxcsr = (int)((byte*)&s->Mxcsr - (byte*)s);
+        MxcsrInHost = (int)((byte*)&s->MxcsrInHost - (byte*)s);
+        HostMxcsr = (int)((byte*)&s->HostMxcsr - (byte*)s);
+        Selectors = (int)((byte*)&s->Es.Selector - (byte*)s);
+        LockBuffer = (int)((byte*)&s->LockBuffer - (byte*)s);
+        Cr0 = (int)((byte*)&s->Cr0 - (byte*)s);
+        Cr4 = (int)((byte*)&s->Cr4 - (byte*)s);
     }
 }

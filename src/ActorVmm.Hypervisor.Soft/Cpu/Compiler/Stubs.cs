@@ -87,6 +87,12 @@ internal sealed unsafe class Stubs
         e.Move(8, Host.Rsi, Host.Rdx);
         e.Lea(Host.Rdi, new HostAddress(RegisterMap.State, -RegisterMap.Bias));
         for (var i = 0; i < CalleeSaved.Length; i++) e.Load(8, CalleeSaved[i], FromStart(RegisterMap.Saved + 8 * i));
+        e.AluImmediate(7, 4, FromStart(RegisterMap.MxcsrInHost), 0);
+        var own = e.JumpIf(4);
+        e.Memory(4, 0x0FAE, (Host)3, FromStart(RegisterMap.Mxcsr)); // STMXCSR
+        e.Memory(4, 0x0FAE, (Host)2, FromStart(RegisterMap.HostMxcsr)); // LDMXCSR
+        e.StoreImmediate(4, FromStart(RegisterMap.MxcsrInHost), 0);
+        e.Bind(own);
         e.AluImmediate(7, 4, FromStart(RegisterMap.FlagKind), CompiledFlags.First);
         var fix = e.JumpIf(3);
         e.JumpMemory(displaced ? FromStart(RegisterMap.Handler) : new HostAddress(Host.Rsi));
@@ -118,8 +124,38 @@ internal sealed unsafe class Stubs
         return entry;
     }
 
-    /// <summary>Kinds from 0 that <see cref="RestoreFlags"/> looks at: tier 0's, then comparison, subtraction, addition and logic.</summary>
-    private const int RestoredKinds = CompiledFlags.First + 4 * ((int)CompiledForm.Logic + 1);
+    /// <summary>Kinds from 0 that <see cref="RestoreFlags"/> looks at: tier 0's, then compiled code's.</summary>
+    private const int RestoredKinds = CompiledFlags.First + 4 * ((int)CompiledForm.Bits + 1);
+
+    /// <summary>Bits of RFLAGS in EAX into the host's flags. Uses RCX.</summary>
+    public static void EmitImageToFlags(Emitter e)
+    {
+        e.Move(4, Host.Rcx, Host.Rax);
+        e.Shift(5, 4, Host.Rcx, 11);
+        e.AluImmediate(4, 4, Host.Rcx, 1);
+        e.Byte(0x88); // MOV AH, AL
+        e.Byte(0xC4);
+        e.AluImmediate(0, 1, Host.Rcx, 0x7F); // overflows where the bit was set
+        e.AhToFlags();
+    }
+
+    /// <summary>ZF, SF and PF of RAX, CF from the low bit of A and OF from that of B; AF is zero.</summary>
+    private static void EmitBitsToFlags(Emitter e, int bytes)
+    {
+        e.Test(bytes, Host.Rax, Host.Rax);
+        e.FlagsToAh();
+        e.Load(1, Host.Rcx, RegisterMap.At(RegisterMap.FlagA));
+        e.AluImmediate(4, 1, Host.Rcx, 1);
+        e.Byte(0x80); // AND AH, ~(AF | CF)
+        e.Byte(0xE4);
+        e.Byte(0xEE);
+        e.Byte(0x08); // OR AH, CL
+        e.Byte(0xCC);
+        e.Load(1, Host.Rcx, RegisterMap.At(RegisterMap.FlagB));
+        e.AluImmediate(4, 1, Host.Rcx, 1);
+        e.AluImmediate(0, 1, Host.Rcx, 0x7F);
+        e.AhToFlags();
+    }
 
     private static bool EmitRestore(Emitter e, int kind, byte* rare)
     {
@@ -140,7 +176,36 @@ internal sealed unsafe class Stubs
                 e.JumpIfTo(5, rare);
                 (form, bytes) = (CompiledForm.Compare, 8);
                 break;
+            case (int)FlagKind.Add:
+                // With a carry, likewise.
+                e.Load(8, Host.Rax, a);
+                e.Alu(0, 8, Host.Rax, b);
+                e.Alu(7, 8, Host.Rax, r);
+                e.JumpIfTo(5, rare);
+                (form, bytes) = (CompiledForm.Add, 8);
+                break;
+            case (int)FlagKind.Raw:
+                form = CompiledForm.Raw;
+                break;
+            case (int)FlagKind.Bits:
+                (form, bytes) = (CompiledForm.Bits, 8);
+                break;
             case < CompiledFlags.First:
+                return false;
+        }
+        switch (form)
+        {
+            case CompiledForm.Raw or CompiledForm.Image:
+                e.Load(4, Host.Rax, a);
+                EmitImageToFlags(e);
+                e.JumpRegister(Host.Rdx);
+                return true;
+            case CompiledForm.Bits:
+                e.Load(8, Host.Rax, r);
+                EmitBitsToFlags(e, bytes);
+                e.JumpRegister(Host.Rdx);
+                return true;
+            case > CompiledForm.Negate:
                 return false;
         }
         e.Load(8, Host.Rax, form == CompiledForm.Compare ? a : r);
@@ -156,6 +221,10 @@ internal sealed unsafe class Stubs
             case CompiledForm.Add:
                 e.Alu(5, bytes, Host.Rax, b);
                 e.Alu(0, bytes, Host.Rax, b);
+                break;
+            case CompiledForm.Negate:
+                e.Unary(0xF6, 3, bytes, Host.Rax);
+                e.Unary(0xF6, 3, bytes, Host.Rax);
                 break;
             default:
                 e.Test(bytes, Host.Rax, Host.Rax);
