@@ -48,6 +48,7 @@ public sealed class PulseTests : IDisposable
         {
             var shell = guest.Shell;
             await shell.LogInAsync();
+            await shell.RunAsync("dmesg -c > /dev/null"); // what the boot had to say
             await shell.RunAsync("mkdir /tools && mount -t ext4 -o ro /dev/vdb /tools && mount -t tmpfs tmpfs /tools/tmp "
                 + "&& mount -o bind /dev /tools/dev && mount -t proc proc /tools/proc");
             // Each pass writes other data (its seed is its number), and reads all of it back in between and at the end.
@@ -82,6 +83,7 @@ public sealed class PulseTests : IDisposable
         await guest.TellAsync(async () =>
         {
             await guest.Shell.LogInAsync();
+            await guest.Shell.RunAsync("dmesg -c > /dev/null"); // what the boot had to say
             const string Sum = "head -c 4000000 /dev/zero | sha256sum";
             var right = await guest.Shell.RunAsync(Sum);
             var pauses = new List<double>();
