@@ -24,6 +24,9 @@ public sealed class VirtioLedger
     /// <summary>Looks on at each step of a request; null (the default) costs one compare per step. Set between messages.</summary>
     public ICrashHook? CrashHook { get; set; }
 
+    /// <summary>Hears of each request; null (the default) costs one compare per step. Set between messages.</summary>
+    public IRequestWatch? Watch { get; set; }
+
     /// <summary>Bytes of the device type; null where it never had any.</summary>
     public ReadOnlySpan<byte> DeviceState => _deviceState;
 

@@ -62,6 +62,9 @@ public sealed class QueueLedger
     /// <summary>Requests begun and not answered.</summary>
     public int InFlight => (int)(Taken - Answered);
 
+    /// <summary>What the queue has done since power-on; a reset does not take it back.</summary>
+    public QueueCounters Counters { get; } = new();
+
     /// <summary>NO_NOTIFY stands in the used ring.</summary>
     internal bool NotifySuppressed { get; set; }
 
