@@ -165,7 +165,7 @@ internal static class Completion
 
     private static IEnumerable<Option> OptionsOf(RootCommand root, Command command) =>
         command.Options.Concat(root.Options.Where(option => option.Recursive))
-            .Concat(command.Subcommands.Where(below => !below.Hidden).SelectMany(below => below.Options)).DistinctBy(option => option.Name);
+            .Concat(command.Subcommands.Where(below => !below.Hidden).SelectMany(below => below.Options)).DistinctBy(option => option.Name, StringComparer.Ordinal);
 
     private static IEnumerable<string> NamesOf(Option option) =>
         option.Aliases.Prepend(option.Name).Where(name => name.StartsWith('-')).Distinct(StringComparer.Ordinal);

@@ -16,6 +16,7 @@ internal sealed class FirecrackerMetrics(TimeProvider time) : IDisposable
     private readonly Lock _gate = new();
     private readonly SortedDictionary<string, long> _api = new(StringComparer.Ordinal);
     private StreamWriter? _file;
+    private ExitTimes? _times;
     private VmReadings _last = VmReadings.None;
 
     /// <summary>Where the counters come from.</summary>
@@ -38,6 +39,7 @@ internal sealed class FirecrackerMetrics(TimeProvider time) : IDisposable
             try
             {
                 _file = new StreamWriter(new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.ReadWrite));
+                _times ??= new ExitTimes(() => Spec()?.Name);
                 return null;
             }
             catch (Exception cannot) when (
@@ -86,6 +88,7 @@ internal sealed class FirecrackerMetrics(TimeProvider time) : IDisposable
         {
             _file?.Dispose();
             _file = null;
+            _times?.Dispose();
         }
     }
 
@@ -107,6 +110,7 @@ internal sealed class FirecrackerMetrics(TimeProvider time) : IDisposable
         json.WriteNumber("exit_io_out", Delta(IsPort, range => range.Writes));
         json.WriteNumber("exit_mmio_read", Delta(range => !IsPort(range), range => range.Reads));
         json.WriteNumber("exit_mmio_write", Delta(range => !IsPort(range), range => range.Writes));
+        _times?.WriteTo(json);
         json.WriteNumber("failures",
             Math.Max(0, now.Devices.Sum(device => device.Failures) - before.Devices.Sum(device => device.Failures)));
         json.WriteEndObject();

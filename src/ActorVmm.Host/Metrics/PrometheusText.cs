@@ -68,8 +68,8 @@ internal sealed class PrometheusText : IDisposable
     private static string NameOf(Instrument instrument)
     {
         var name = new StringBuilder(instrument.Name.Replace('.', '_').Replace('-', '_'));
-        if (instrument.Unit is "s") name.Append("_seconds");
-        if (instrument.Unit is "By") name.Append("_bytes");
+        var unit = instrument.Unit switch { "s" => "_seconds", "By" => "_bytes", _ => "" };
+        if (!instrument.Name.EndsWith(unit.Replace('_', '.'), StringComparison.Ordinal)) name.Append(unit);
         if (IsCounter(instrument)) name.Append("_total");
         return name.ToString();
     }

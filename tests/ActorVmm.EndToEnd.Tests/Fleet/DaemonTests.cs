@@ -189,9 +189,9 @@ public sealed class DaemonTests : IDisposable
             while (!seen[^1].StartsWith(start, StringComparison.Ordinal));
             return seen;
         }
-        catch (OperationCanceledException)
+        catch (OperationCanceledException cause)
         {
-            throw new TimeoutException($"no {start}; heard {string.Join(" | ", seen)}; it says: {host.Errors}");
+            throw new TimeoutException($"no {start}; heard {string.Join(" | ", seen)}; it says: {host.Errors}", cause);
         }
     }
 }

@@ -13,6 +13,9 @@ public static class ExitTelemetry
     /// <summary>Name of the activity source.</summary>
     public const string Name = "ActorVmm";
 
+    /// <summary>Name of the histogram of exits.</summary>
+    public const string DurationName = "actorvmm.exit.duration";
+
     /// <summary>Name of the meter of the histograms.</summary>
     public const string MeterName = Name + ".Exits";
 
@@ -23,7 +26,7 @@ public static class ExitTelemetry
     private static readonly Meter s_meter = new(MeterName);
 
     private static readonly Histogram<double> s_duration = s_meter.CreateHistogram(
-        "actorvmm.exit.duration", "s", "From a vCPU's exit to its answer; one exit in 1024.",
+        DurationName, "s", "From a vCPU's exit to its answer; one exit in 1024.",
         tags: null, new InstrumentAdvice<double>
         {
             HistogramBucketBoundaries = [1e-7, 2.5e-7, 5e-7, 1e-6, 2.5e-6, 5e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1],
@@ -41,7 +44,7 @@ public static class ExitTelemetry
 
     /// <summary>The sampled exit within which this thread is at the moment; null where it is in none.</summary>
     internal static Activity? CurrentExit =>
-        Activity.Current is { } current && ReferenceEquals(current.Source, s_source) ? current : null;
+        s_source.HasListeners() && Activity.Current is { } current && ReferenceEquals(current.Source, s_source) ? current : null;
 
     /// <summary>True while anybody listens to the histogram or to the source.</summary>
     public static bool IsWatched => s_duration.Enabled || s_source.HasListeners();
