@@ -33,7 +33,7 @@ public sealed class TelemetryTests(GuestFiles files)
                 block = [{ path = "{{files.Directory}}/telemetry.img", id = data }], net = [{ user { restrict = true } }]
                 stop { method = ctrl-alt-del, deadline = 1h }
               }
-              deaf { kernel.path = "{{tiny}}", memory.size-mib = 2, hypervisor = soft, order = 200, stop { method = both, deadline = 300ms } }
+              deaf { kernel.path = "{{tiny}}", memory.size-mib = 2, hypervisor = soft, order = 200, stop { method = power-button, deadline = 300ms } }
             }
             host.stop-deadline = 2h
             """, new Dictionary<string, string>(StringComparer.Ordinal)
