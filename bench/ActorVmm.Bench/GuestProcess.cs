@@ -133,6 +133,14 @@ internal sealed class GuestProcess : IDisposable
         return (total, guest);
     }
 
+    /// <summary>Resident bytes of a process, what it shares with others divided by their number (PSS).</summary>
+    public static long Proportional(int process)
+    {
+        foreach (var line in File.ReadLines($"/proc/{process}/smaps_rollup"))
+            if (line.StartsWith("Pss:", StringComparison.Ordinal)) return Kib(line);
+        throw new InvalidOperationException($"the kernel does not say what process {process} holds");
+    }
+
     /// <summary>
     /// Seconds that the kernel has given to the thread whose name begins with <paramref name="name"/>: what a busy host does not add to.
     /// </summary>

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using ActorVmm.Hypervisor;
 using ActorVmm.Hypervisor.Kvm;
+using ActorVmm.Hypervisor.Kvm.Native;
 using ActorVmm.Testing.Actors;
 using ActorVmm.Testing.Guests;
 using Iced.Intel;
@@ -36,7 +37,7 @@ internal static class KvmExits
     ];
 
     /// <summary>
-    /// Arguments: <c>exits</c>, <c>latency</c> or <c>qemu</c> for that part alone; those of <see cref="ProgramVersusQemu"/> follow.
+    /// Arguments: <c>exits</c>, <c>kick</c>, <c>latency</c> or <c>qemu</c> for that part alone; those of <see cref="ProgramVersusQemu"/> follow.
     /// </summary>
     public static int Run(string[] args)
     {
@@ -50,6 +51,7 @@ internal static class KvmExits
         }
 
         if (Wanted("exits")) Exit(hypervisor);
+        if (Wanted("kick")) KickMethods();
         if (Wanted("latency")) KvmLatency.Run(hypervisor);
         if (Wanted("qemu")) ProgramVersusQemu.Run(args.Length > 1 ? args[1..] : []);
         return 0;
@@ -124,6 +126,32 @@ internal static class KvmExits
         var perExit = bytes / (double)(Rounds * Exits * Variants.Length);
         for (var i = 0; i < Variants.Length; i++)
             Print(name, i, times, i == Variants.Length - 1 ? $"target <= {Target}, {perExit:F3} B/exit" : "");
+    }
+
+    /// <summary>What each way of calling a vCPU out of its guest costs the exits that nobody calls it out of.</summary>
+    private static void KickMethods()
+    {
+        KickMethod[] methods = [KickMethod.Handler, KickMethod.Mask];
+        using var rig = new ExitRig(lanes: 1);
+        var lane = rig.Lanes[0];
+        Console.WriteLine($"way of kicking: us per KVM_RUN, medians of {Rounds} interleaved rounds of {Exits} exits");
+        foreach (var (name, access) in Kinds)
+        {
+            var guests = Array.ConvertAll(methods, method => Loop(new KvmHypervisor { KickMethod = method }, lane, access));
+            var times = Array.ConvertAll(methods, _ => new double[Rounds]);
+            for (var round = -10; round < Rounds; round++)
+            {
+                for (var i = 0; i < methods.Length; i++)
+                {
+                    var at = (i + round + 10) % methods.Length;
+                    var time = Measure(guests[at].Machine.Vcpus[0], lane, Variants[0].Serve, Exits);
+                    if (round >= 0) times[at][round] = time;
+                }
+            }
+            for (var i = 0; i < methods.Length; i++)
+                Console.WriteLine($"  {name,-10} {methods[i],-21} {Sampling.Median(times[i]),7:F2} {Sampling.MedianRatio(times[i], times[0]),6:F3}");
+            foreach (var guest in guests) guest.Dispose();
+        }
     }
 
     /// <summary>Two vCPUs on two threads, each with a device of its own on the one bus.</summary>

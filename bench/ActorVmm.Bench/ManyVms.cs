@@ -18,13 +18,17 @@ internal static class ManyVms
 {
     private const int StockMib = 128;
 
-    /// <summary>Arguments: tiny VMs (1000), VMs of the stock kernel (8), QEMU (qemu-system-x86_64; - for none).</summary>
+    private const string StockLine = "console=ttyS0,115200n8r reboot=k panic=-1 8250.nr_uarts=1 pci=off";
+
+    /// <summary>Arguments: tiny VMs (1000), counts of VMs of the stock kernel to measure at (1,8), QEMU (qemu-system-x86_64; - for none),
+    /// QEMU processes (8).</summary>
     public static int Run(string[] args) => RunAsync(
         args.Length > 0 ? int.Parse(args[0], CultureInfo.InvariantCulture) : 1000,
-        args.Length > 1 ? int.Parse(args[1], CultureInfo.InvariantCulture) : 8,
-        args.Length > 2 ? args[2] : "qemu-system-x86_64").GetAwaiter().GetResult();
+        args.Length > 1 ? [.. args[1].Split(',').Select(count => int.Parse(count, CultureInfo.InvariantCulture))] : [1, 8],
+        args.Length > 2 ? args[2] : "qemu-system-x86_64",
+        args.Length > 3 ? int.Parse(args[3], CultureInfo.InvariantCulture) : 8).GetAwaiter().GetResult();
 
-    private static async Task<int> RunAsync(int tiny, int stock, string qemu)
+    private static async Task<int> RunAsync(int tiny, int[] stock, string qemu, int processes)
     {
         var directory = Directory.CreateTempSubdirectory("actorvmm-bench-");
         try
@@ -36,28 +40,35 @@ internal static class ManyVms
             await using (var host = VmHost.Attach(system))
             {
                 var fleet = new VmFleet(system, host, new FleetLimits(MaxVms: 10_000, MaxMemoryMib: 1 << 20));
-                await RunTinyAsync(fleet, kernel, Math.Min(tiny, 50)); // what is made once is made
-                var before = Resources.Of();
-                var began = Stopwatch.GetTimestamp();
-                await RunTinyAsync(fleet, kernel, tiny);
-                var seconds = Stopwatch.GetElapsedTime(began).TotalSeconds;
-                var after = await Resources.AtRestAsync(before);
-                Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
-                    $"{tiny} tiny VMs created, run and removed in {seconds:F1} s: {tiny / seconds:F1} per second, "
-                    + $"{tiny / seconds / Environment.ProcessorCount:F1} per second and core; left behind: "
-                    + $"{after.Descriptors - before.Descriptors} descriptors, {after.Threads - before.Threads} threads, {(after.Resident - before.Resident) >> 10} KiB"));
-                await HoldTinyAsync(fleet, kernel, Math.Min(tiny, 200));
-                if (stock > 0) await HoldStockAsync(fleet, stock, directory.FullName);
+                if (tiny > 0) await MeasureTinyAsync(fleet, kernel, tiny);
+                if (stock[^1] > 0) await HoldStockAsync(fleet, stock);
             }
 
             await system.Terminate();
-            if (stock > 0 && qemu != "-") await MeasureQemuAsync(qemu);
+            if (qemu == "-") return 0;
+            if (tiny > 0) await ManyProcesses.MeasureTinyAsync(qemu, directory.FullName, Math.Min(tiny, 4 * processes), processes);
+            if (stock[^1] > 0) await ManyProcesses.MeasureStockAsync(qemu, StockMib, Math.Min(stock[^1], processes));
             return 0;
         }
         finally
         {
             directory.Delete(recursive: true);
         }
+    }
+
+    private static async Task MeasureTinyAsync(VmFleet fleet, string kernel, int tiny)
+    {
+        await RunTinyAsync(fleet, kernel, Math.Min(tiny, 50)); // what is made once is made
+        var before = Resources.Of();
+        var began = Stopwatch.GetTimestamp();
+        await RunTinyAsync(fleet, kernel, tiny);
+        var seconds = Stopwatch.GetElapsedTime(began).TotalSeconds;
+        var after = await Resources.AtRestAsync(before);
+        Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
+            $"{tiny} tiny VMs created, run and removed in {seconds:F1} s: {tiny / seconds:F1} per second, "
+            + $"{tiny / seconds / Environment.ProcessorCount:F1} per second and core; left behind: {after.Sockets - before.Sockets} sockets, "
+            + $"{after.Descriptors - before.Descriptors} descriptors, {after.Threads - before.Threads} threads, {(after.Proportional - before.Proportional) >> 10} KiB"));
+        await HoldTinyAsync(fleet, kernel, Math.Min(tiny, 200));
     }
 
     /// <summary>Two at a time, as a host starts them by default.</summary>
@@ -93,58 +104,61 @@ internal static class ManyVms
         foreach (var vm in fleet.All) await fleet.RemoveAsync(vm.Name, force: true);
     }
 
-    private static async Task HoldStockAsync(VmFleet fleet, int count, string directory)
+    private static async Task HoldStockAsync(VmFleet fleet, int[] counts)
     {
         var image = await GuestImage.PrepareAsync(new GuestCache());
         var before = Resources.Of();
         var began = Stopwatch.GetTimestamp();
-        for (var i = 0; i < count; i++)
+        for (var i = 0; i < counts[^1]; i++)
         {
             var hub = new ConsoleHub(ringBytes: 64 << 10);
             var spec = new VmSpec
             {
                 Name = $"stock-{i}", MemoryMib = StockMib,
-                Kernel = new KernelSpec { Path = image.KernelPath, InitrdPath = image.InitramfsPath,
-                    CommandLine = "console=ttyS0,115200n8r reboot=k panic=-1 8250.nr_uarts=1 pci=off" },
+                Kernel = new KernelSpec { Path = image.KernelPath, InitrdPath = image.InitramfsPath, CommandLine = StockLine },
             };
             await fleet.DefineAsync(new VmDefinition(spec, static () => new SoftHypervisor(), new VmConsole(hub, hub)));
             await fleet.StartAsync(spec.Name);
             await SeenAsync(hub, GuestImage.Greeting);
             await SeenAsync(hub, "# ");
+            if (!counts.Contains(i + 1)) continue;
+            Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
+                $"{i + 1} stock VMs of {StockMib} MiB booted to their prompts, one after the other, in {Stopwatch.GetElapsedTime(began).TotalSeconds:F1} s"));
+            Report($"{i + 1} stock VMs, just at their prompts", fleet, before, i + 1);
+            await SettleAsync();
+            Report($"{i + 1} stock VMs, idle at their prompts", fleet, before, i + 1);
         }
 
-        Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
-            $"{count} stock VMs of {StockMib} MiB booted to their prompts, one after the other, in {Stopwatch.GetElapsedTime(began).TotalSeconds:F1} s"));
-        Report($"{count} stock VMs at their prompts", fleet, before, count);
         foreach (var vm in fleet.All) await fleet.RemoveAsync(vm.Name, force: true);
     }
 
-    private static async Task MeasureQemuAsync(string qemu)
+    /// <summary>Waits until memory has stopped falling: longer than an idle vCPU keeps what it does not use.</summary>
+    private static async Task SettleAsync()
     {
-        var image = await GuestImage.PrepareAsync(new GuestCache());
-        using var process = GuestProcess.Start(qemu,
-        [
-            "-M", "microvm,rtc=on", "-accel", "tcg", "-cpu", "max", "-m", StockMib.ToString(CultureInfo.InvariantCulture), "-nographic",
-                "-no-reboot",
-            "-kernel", image.KernelPath, "-initrd", image.InitramfsPath, "-append", "console=ttyS0,115200 reboot=t panic=-1",
-        ]);
-        await process.ExpectAsync(GuestImage.Greeting);
-        await process.ExpectAsync("# ");
-        var (total, guest) = process.Resident((long)StockMib << 20);
-        Console.WriteLine($"one qemu -M microvm -accel tcg process at its prompt: {total >> 20} MiB resident, {guest >> 20} MiB of it guest RAM, "
-            + $"{(total - guest) >> 20} MiB beyond");
+        for (var last = long.MaxValue; ;)
+        {
+            await Task.Delay(TimeSpan.FromSeconds(8));
+            var now = Resources.Of().Proportional;
+            if (now > last - (2 << 20)) return;
+            last = now;
+        }
+    }
+
+    private static void Collect()
+    {
+        GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
+        GC.WaitForPendingFinalizers();
+        GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
     }
 
     private static void Report(string what, VmFleet fleet, Resources before, int count)
     {
-        GC.Collect();
-        GC.WaitForPendingFinalizers();
-        GC.Collect();
         var now = Resources.Of();
         var guest = fleet.All.Sum(vm => (long)vm.Readings.ResidentBytes);
-        var beyond = now.Resident - before.Resident - guest;
+        var beyond = now.Proportional - before.Proportional - guest;
         Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
-            $"{what}: {beyond / 1048576.0 / count:F2} MiB per VM beyond guest RAM ({guest / 1048576.0 / count:F1} MiB of guest RAM each), "
+            $"{what}: {beyond / 1048576.0 / count:F2} MiB per VM beyond guest RAM ({guest / 1048576.0 / count:F1} MiB of guest RAM each; the "
+            + $"process without VMs {before.Proportional / 1048576.0:F0} MiB, its heap {GC.GetTotalMemory(false) / 1048576.0:F1} MiB), "
             + $"{(now.Threads - before.Threads) / (double)count:F1} threads, {(now.Descriptors - before.Descriptors) / (double)count:F1} descriptors"));
     }
 
@@ -168,11 +182,16 @@ internal static class ManyVms
     }
 
     /// <summary>What this process holds.</summary>
-    private sealed record Resources(int Descriptors, int Threads, long Resident)
+    private sealed record Resources(int Descriptors, int Sockets, int Threads, long Proportional)
     {
-        public static Resources Of() => new(
-            Directory.GetFiles("/proc/self/fd").Length, Directory.GetDirectories("/proc/self/task").Length,
-            long.Parse(File.ReadAllText("/proc/self/statm").Split(' ')[1], CultureInfo.InvariantCulture) * Environment.SystemPageSize);
+        public static Resources Of()
+        {
+            Collect();
+            var descriptors = Directory.GetFiles("/proc/self/fd");
+            var sockets = descriptors.Count(path => new FileInfo(path).LinkTarget?.StartsWith("socket:", StringComparison.Ordinal) == true);
+            return new Resources(descriptors.Length, sockets, Directory.GetDirectories("/proc/self/task").Length,
+                GuestProcess.Proportional(Environment.ProcessId));
+        }
 
         /// <summary>What is on its way out may take a moment: waits until no more is held than before, or gives up.</summary>
         public static async Task<Resources> AtRestAsync(Resources before)
@@ -180,8 +199,6 @@ internal static class ManyVms
             var until = Stopwatch.StartNew();
             while (true)
             {
-                GC.Collect();
-                GC.WaitForPendingFinalizers();
                 var now = Of();
                 if ((now.Descriptors <= before.Descriptors && now.Threads <= before.Threads)
                     || until.Elapsed > TimeSpan.FromSeconds(20)) return now;

@@ -4,17 +4,16 @@ using ActorVmm.Bench;
 [
     ("exit-path", "one register access: direct call, one actor hop, bus and device", ExitPath.Run),
     ("fault-hooks", "what the fault hooks cost where no plan uses them, against a process without them [ROUNDS]", FaultHooksBench.Run),
-    ("kvm-exits", "under KVM: exits against direct calls and against QEMU, kicks, messages to a vCPU [exits|latency|qemu [ROUNDS [EXITS [QEMU]]]]",
+    ("kvm-exits", "under KVM: exits against direct calls and against QEMU, kicks, messages to a vCPU [exits|kick|latency|qemu [ROUNDS [EXITS [QEMU]]]]",
         KvmExits.Run),
     ("boot-vs-tcg", "power-on to prompt to reset: soft against qemu-system-x86_64 -accel tcg [ROUNDS [QEMU]]", BootVersusTcg.Run),
     ("virtio-blk", "block requests without a guest: per second, bytes allocated; doorbell to completion [ROUNDS [REQUESTS]]", VirtioBlk.Run),
-    ("fio-vs-tcg", "fio in the guest: soft against qemu-system-x86_64 -M microvm, tcg [ROUNDS [SECONDS [QEMU [sync|async]]]]", FioVersusTcg.Run),
+    ("fio-vs-tcg", "fio in the guest: soft against qemu-system-x86_64 -M microvm, tcg [ROUNDS [SECONDS [QEMU [sync|async [FILE]]]]]", FioVersusTcg.Run),
     ("iperf3-vs-tcg", "iperf3 over a tap, both ways: soft against qemu-system-x86_64 -M microvm, tcg [ROUNDS [SECONDS [QEMU]]]", Iperf3VersusTcg.Run),
-    ("fio-vs-tcg", "fio in the guest: soft against qemu-system-x86_64 -accel tcg [ROUNDS [SECONDS [QEMU [sync|async]]]]", FioVersusTcg.Run),
     ("virtio-ring", "requests per second through a virtqueue, driver and device on one core", VirtioRing.Run),
     ("guest-vs-tcg", "work inside the guest: soft against qemu-system-x86_64 -accel tcg [ROUNDS [QEMU]]", GuestVersusTcg.Run),
     ("cold-start", "process start to first guest instruction; memory beyond guest RAM [ROUNDS]", ColdStart.Run),
-    ("many-vms", "many VMs in one process: rate, what is left behind, memory per VM beside qemu -M microvm [TINY [STOCK [QEMU]]]", ManyVms.Run),
+    ("many-vms", "many VMs in one process: rate, what is left behind, memory per VM beside qemu -M microvm [TINY [STOCK,... [QEMU [PROCESSES]]]]", ManyVms.Run),
 ];
 
 if (args.Length > 0 && benchmarks.FirstOrDefault(b => string.Equals(b.Name, args[0], StringComparison.Ordinal)) is { Run: { } run })

@@ -20,14 +20,14 @@ internal static class ProgramVersusQemu
     private const uint Grace = 10_000;
     private const string OurThread = "vcpu", TheirThread = "CPU 0/KVM"; // prctl names, at most 15 letters
 
-    /// <summary>Arguments: rounds (9), exits of each kind and round (300000), path of qemu-system-x86_64.</summary>
+    /// <summary>Arguments: rounds (7), exits of each kind and round (100000), path of qemu-system-x86_64. A minute and a half.</summary>
     public static int Run(string[] args) => RunAsync(args).GetAwaiter().GetResult();
 
     private static async Task<int> RunAsync(string[] args)
     {
-        var rounds = args.Length > 0 ? int.Parse(args[0], CultureInfo.InvariantCulture) : 9;
+        var rounds = args.Length > 0 ? int.Parse(args[0], CultureInfo.InvariantCulture) : 7;
         // Many, because each process is a fresh one and the first thousands compile code.
-        var exits = args.Length > 1 ? uint.Parse(args[1], CultureInfo.InvariantCulture) : 300_000;
+        var exits = args.Length > 1 ? uint.Parse(args[1], CultureInfo.InvariantCulture) : 100_000;
         var qemu = args.Length > 2 ? args[2] : "qemu-system-x86_64";
         var report = new KvmHypervisor().Probe();
         if (report.Items.FirstOrDefault(item => item.Name == "machine") is not { Works: true })

@@ -63,7 +63,7 @@ internal static class VirtioBlk
             var inline = new List<double>();
             var threaded = new List<double>();
             using var sync = FileDisk.Open(path, new DiskOptions { ReadOnly = true });
-            using var async = FileDisk.Open(path, new DiskOptions { ReadOnly = true, Engine = IoEngine.Async });
+            using var async = FileDisk.Open(path, new DiskOptions { ReadOnly = true, Engine = IoEngine.Async, MostInline = 0 });
             using var first = new Rig(sync);
             using var second = new Rig(async);
             _ = (first.Time(each), second.Time(each));

@@ -83,10 +83,18 @@ internal sealed class KernelLoad : IDisposable
 
     private static KernelLoad FromPayload(KernelFormat format, ImageSource image, BzImage header, BootRequest request, ulong ramEnd)
     {
-        var elf = ImageSource.FromBytes($"{image.Name} (payload)", Payload.Unpack(image, header, ramEnd));
-        var load = FromElf(format, elf, request, header);
-        image.Dispose();
-        return load;
+        var elf = Payload.Open(image, header, ramEnd);
+        try
+        {
+            var load = FromElf(format, elf, request, header);
+            image.Dispose();
+            return load;
+        }
+        catch
+        {
+            elf.Dispose();
+            throw;
+        }
     }
 
     private static KernelLoad FromElf(KernelFormat format, ImageSource image, BootRequest request, BzImage? header = null)

@@ -5,17 +5,32 @@ namespace ActorVmm.Memory;
 /// <summary>One contiguous piece of guest RAM, an anonymous private mapping of the host.</summary>
 public sealed unsafe partial class GuestRegion : IDisposable
 {
-    private const int ProtReadWrite = 3;
+    private const int ProtNone = 0, ProtReadWrite = 3;
     private const int MapPrivateAnonymousNoReserve = 0x02 | 0x20 | 0x4000;
 
     private const ulong PageSize = 4096;
 
+    private const int MadviseDontNeed = 4;
+    private const int MadviseHugePage = 14;
+    private const ulong HugePage = 2 << 20;
+
+    /// <summary>From here on huge pages are asked for: a guest that runs an operating system, which uses most of what it touches.</summary>
+    private const ulong HugeFrom = 64 << 20;
+
+    /// <summary>
+    /// Room that nobody may touch, before and behind the RAM: what would run over its edge ends in a fault and not in another VM's memory.
+    /// </summary>
+    private const ulong Guard = 64 << 10;
+
+    private readonly nint _mapping; // of _mapped bytes: the RAM and its guards
+    private readonly ulong _mapped;
     private byte* _host;
 
-    private GuestRegion(GuestAddress start, ulong size, byte* host)
+    private GuestRegion(GuestAddress start, ulong size, byte* host, nint mapping, ulong mapped)
     {
         Start = start;
         Size = size;
+        (_mapping, _mapped) = (mapping, mapped);
         _host = host;
     }
 
@@ -33,12 +48,26 @@ public sealed unsafe partial class GuestRegion : IDisposable
     /// <summary>Maps zeroed, lazily committed memory.</summary>
     public static GuestRegion Map(GuestAddress start, ulong size)
     {
-        // SAFETY: a fresh anonymous mapping chosen by the kernel; no existing memory is touched.
-        var host = MMap(null, (nuint)size, ProtReadWrite, MapPrivateAnonymousNoReserve, -1, 0);
-        if (host == (void*)-1)
-            throw new InvalidOperationException($"cannot reserve {size >> 20} MiB of guest memory: {Marshal.GetLastPInvokeErrorMessage()}");
-        return new GuestRegion(start, size, (byte*)host);
+        var huge = size >= HugeFrom;
+        var mapped = size + (2 * Guard) + (huge ? HugePage : 0);
+        // SAFETY: a fresh anonymous mapping chosen by the kernel; no existing memory is touched, and what is made accessible lies within it.
+        var mapping = (byte*)MMap(null, (nuint)mapped, ProtNone, MapPrivateAnonymousNoReserve, -1, 0);
+        if ((nint)mapping == -1) throw Refused(size);
+        var host = mapping + Guard;
+        if (huge) host = (byte*)(((nuint)host + (nuint)HugePage - 1) & ~((nuint)HugePage - 1));
+        if (MProtect(host, (nuint)size, ProtReadWrite) != 0)
+        {
+            var refused = Refused(size);
+            _ = MUnmap(mapping, (nuint)mapped);
+            throw refused;
+        }
+        // SAFETY: advice on the new mapping. It saves the host's own TLB; a host without huge pages says no, and all works as well.
+        if (huge) _ = MAdvise(host, (nuint)size, MadviseHugePage);
+        return new GuestRegion(start, size, host, (nint)mapping, mapped);
     }
+
+    private static InvalidOperationException Refused(ulong size) =>
+        new($"cannot reserve {size >> 20} MiB of guest memory: {Marshal.GetLastPInvokeErrorMessage()}");
 
     /// <summary>
     /// True where all of [<paramref name="at"/>, +<paramref name="count"/>) lies in this region, also for ranges that would wrap.
@@ -59,7 +88,6 @@ public sealed unsafe partial class GuestRegion : IDisposable
     public void Clear()
     {
         if (_host == null) return;
-        const int MadviseDontNeed = 4;
         // SAFETY: the whole of this private anonymous mapping; the kernel gives zero pages from now on (madvise(2)).
         if (MAdvise(_host, (nuint)Size, MadviseDontNeed) != 0)
             throw new InvalidOperationException($"cannot clear guest memory: {Marshal.GetLastPInvokeErrorMessage()}");
@@ -92,12 +120,15 @@ public sealed unsafe partial class GuestRegion : IDisposable
     {
         if (_host == null) return;
         // SAFETY: the mapping was made by Map with exactly this size and is unmapped once.
-        _ = MUnmap(_host, (nuint)Size);
+        _ = MUnmap((void*)_mapping, (nuint)_mapped);
         _host = null;
     }
 
     [LibraryImport("libc", EntryPoint = "mmap", SetLastError = true)]
     private static partial void* MMap(void* address, nuint length, int protection, int flags, int fd, long offset);
+
+    [LibraryImport("libc", EntryPoint = "mprotect", SetLastError = true)]
+    private static partial int MProtect(void* address, nuint length, int protection);
 
     [LibraryImport("libc", EntryPoint = "mincore", SetLastError = true)]
     private static partial int MInCore(void* address, nuint length, byte* present);

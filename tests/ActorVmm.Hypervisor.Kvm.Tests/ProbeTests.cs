@@ -19,7 +19,7 @@ public class ProbeTests
         var names = new KvmHypervisor().Probe().Items.Select(item => item.Name).ToHashSet(StringComparer.Ordinal);
         foreach (var needed in new[]
         {
-            "machine", "ring3", "syscall", "int3", "cmpxchg16b", "popcnt", "cpuid-mask", "timer", "second-vcpu", "ioeventfd", "irqfd",
+            "machine", "ring3", "syscall", "int3", "cmpxchg16b", "popcnt", "cpuid-mask", "timer", "second-vcpu", "ipi", "ioeventfd", "irqfd",
                 "ring0-speed", "ring3-speed", "exit-cost",
         })
             Assert.Contains(needed, names);

@@ -17,7 +17,7 @@ public abstract class Conformance<TSubject> : IDisposable where TSubject : IConf
     protected TinyGuest Guest(int vcpus = 1, ulong memorySize = GuestLayout.MemorySize)
     {
         if (Subject.WhyNotAtAll is { } reason) Skip.If(true, reason);
-        var guest = new TinyGuest(Subject.Hypervisor, vcpus, memorySize);
+        var guest = new TinyGuest(Subject.Hypervisor, vcpus, memorySize) { IsKicked = Subject.IsKicked };
         _guests.Add(guest);
         return guest;
     }
@@ -41,6 +41,7 @@ public abstract class Conformance<TSubject> : IDisposable where TSubject : IConf
         var run = guest.Run(stopAt);
         if (run.End != end && run.End == GuestEnd.Failed && Subject.Excuse(run) is { } reason) Skip.If(true, reason);
         Assert.True(run.End == end, $"expected {end}: {run}");
+        Assert.True(run.Kicks > 0 || !Subject.IsKicked, "no kick arrived");
         return run;
     }
 
@@ -66,7 +67,12 @@ public abstract class Conformance<TSubject> : IDisposable where TSubject : IConf
 
     public void Dispose()
     {
-        foreach (var guest in _guests) guest.Dispose();
+        Dispose(disposing: true);
         GC.SuppressFinalize(this);
+    }
+
+    protected virtual void Dispose(bool disposing)
+    {
+        foreach (var guest in _guests) guest.Dispose();
     }
 }

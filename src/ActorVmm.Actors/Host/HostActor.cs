@@ -17,7 +17,13 @@ internal sealed class HostActor : UntypedActor
     public HostActor(ActorSettings settings) => _settings = settings;
 
     /// <inheritdoc/>
-    protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(Verdicts.OfVm);
+    protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(cause =>
+    {
+        // Also where the actor could not say so itself, because it was killed: whoever restarts VMs goes by the outcome.
+        if (_vms.TryGetValue(Sender, out var run))
+            run.Outcome = new VmOutcome(StopReason.Failed, $"the VM's actor failed: {cause.Message}", 0);
+        return Verdicts.OfVm(cause);
+    });
 
     /// <inheritdoc/>
     protected override void OnReceive(object message)

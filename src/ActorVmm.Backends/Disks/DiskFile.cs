@@ -20,11 +20,13 @@ internal sealed unsafe class DiskFile : IDisposable
     private readonly SafeFileHandle _file;
     private readonly int _memoryAlignment; // 1: any
     private volatile bool _cannotPunch;
+    private volatile bool _readsWait; // there is no reading without waiting: O_DIRECT, or a file system that does not offer it
     private volatile bool _cannotZero;
 
     private DiskFile(string path, SafeFileHandle file, bool readOnly, int blockSize, int memoryAlignment)
     {
         (Path, _file, ReadOnly, BlockSize, _memoryAlignment) = (path, file, readOnly, blockSize, memoryAlignment);
+        _readsWait = memoryAlignment > 1;
     }
 
     public string Path { get; }
@@ -103,6 +105,20 @@ internal sealed unsafe class DiskFile : IDisposable
             EOPNOTSUPP => DiskStatus.Unsupported,
             _ => DiskStatus.IoError,
         };
+    }
+
+    /// <summary>Performs a read that the page cache holds wholly; false, and any bytes of it in guest memory, where it does not.</summary>
+    public bool TryReadNow(DiskRequest request)
+    {
+        var segments = request.Segments;
+        if (_readsWait || segments.Length > MostSegments) return false;
+        nint moved;
+        // SAFETY: as in Transfer.
+        fixed (HostSegment* first = segments)
+            moved = PReadV2(_file, first, segments.Length, (long)request.Sector * DiskRequest.SectorSize, RWF_NOWAIT);
+        if (moved == (nint)request.Bytes) return true;
+        if (moved < 0 && Marshal.GetLastPInvokeError() is EOPNOTSUPP or EINVAL or ENOSYS) _readsWait = true;
+        return false;
     }
 
     public void Dispose() => _file.Dispose();

@@ -16,6 +16,7 @@ internal static unsafe partial class DiskLibc
 
     public const int FALLOC_FL_KEEP_SIZE = 1, FALLOC_FL_PUNCH_HOLE = 2, FALLOC_FL_ZERO_RANGE = 16;
     public const int RWF_DSYNC = 2;
+    public const int RWF_NOWAIT = 8;
     public const int SEEK_END = 2;
     public const int F_OFD_SETLK = 37;
     public const short F_RDLCK = 0, F_WRLCK = 1;
@@ -40,6 +41,9 @@ internal static unsafe partial class DiskLibc
 
     [LibraryImport("libc", EntryPoint = "preadv", SetLastError = true)]
     public static partial nint PReadV(SafeFileHandle file, HostSegment* segments, int count, long offset);
+
+    [LibraryImport("libc", EntryPoint = "preadv2", SetLastError = true)]
+    public static partial nint PReadV2(SafeFileHandle file, HostSegment* segments, int count, long offset, int flags);
 
     [LibraryImport("libc", EntryPoint = "pwritev2", SetLastError = true)]
     public static partial nint PWriteV2(SafeFileHandle file, HostSegment* segments, int count, long offset, int flags);

@@ -6,7 +6,10 @@ public enum IoEngine
     /// <summary>The thread that asks, before it goes on. Nothing is quicker for what the page cache holds, and it repeats exactly.</summary>
     Sync,
 
-    /// <summary>Threads of the disk: many requests at once, done in any order.</summary>
+    /// <summary>
+    /// Threads of the disk: many requests at once, done in any order. Small reads of what the page cache holds never wait, and are done by
+    /// the thread that asks.
+    /// </summary>
     Async,
 }
 
@@ -29,6 +32,23 @@ public sealed record DiskOptions
 
     /// <summary>Most threads of the asynchronous engine; they are started as they are needed.</summary>
     public int Threads { get; init; } = 4;
+
+    /// <summary>
+    /// Largest read, in bytes, that the asynchronous engine tries to do at once out of the page cache. A larger one is better done beside the
+    /// guest than in its time.
+    /// </summary>
+    public ulong MostInline { get; init; } = 64 << 10;
+
+    /// <summary>
+    /// Starts a thread of the asynchronous engine, given its number and what it runs. What <see cref="ActorVmm.Devices.Virtio.Block.IDisk.Wake"/>
+    /// calls is run by these threads.
+    /// </summary>
+    public Func<int, Action, Thread> Start { get; init; } = static (number, run) =>
+    {
+        var thread = new Thread(() => run()) { IsBackground = true, Name = $"disk io{number}" };
+        thread.Start();
+        return thread;
+    };
 }
 
 /// <summary>A disk cannot be used; the message names it and says what to do.</summary>

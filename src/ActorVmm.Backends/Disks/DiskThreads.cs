@@ -6,11 +6,13 @@ namespace ActorVmm.Backends.Disks;
 /// The threads of an asynchronous disk: they take requests in the order they came and finish them in any. A thread is started when a request
 /// finds all others busy, up to the limit.
 /// </summary>
-/// <param name="name">For people who look at the threads.</param>
 /// <param name="limit">Most threads.</param>
+/// <param name="start">Starts a thread: number, and what it runs.</param>
 /// <param name="perform">Performs a request on the calling thread.</param>
-/// <param name="done">Told of each request that was performed, on the thread that did it.</param>
-internal sealed class DiskThreads(string name, int limit, Action<DiskRequest> perform, Action<DiskRequest> done) : IDisposable
+/// <param name="give">Takes a request that was performed, quickly; true where somebody has to be woken for it.</param>
+/// <param name="wake">Wakes; may do the whole work of whoever is woken, on the thread that performed the request.</param>
+internal sealed class DiskThreads(
+    int limit, Func<int, Action, Thread> start, Action<DiskRequest> perform, Func<DiskRequest, bool> give, Action wake) : IDisposable
 {
     private readonly object _gate = new();
     private readonly List<Thread> _threads = [];
@@ -62,28 +64,27 @@ internal sealed class DiskThreads(string name, int limit, Action<DiskRequest> pe
             (_first, _last, _waiting) = (null, null, 0);
             Monitor.PulseAll(_gate);
         }
-        foreach (var thread in _threads) thread.Join();
+        foreach (var thread in _threads)
+            if (thread != Thread.CurrentThread) thread.Join(); // a device that is stopped while it hears of a request is stopped right here
     }
 
-    private void Begin()
-    {
-        var thread = new Thread(Work) { IsBackground = true, Name = $"{name} io{_threads.Count}" };
-        _threads.Add(thread);
-        thread.Start();
-    }
+    private void Begin() => _threads.Add(start(_threads.Count, Work));
 
     private void Work()
     {
         while (Take() is { } request)
         {
             perform(request);
-            done(request);
+            bool wanted;
             lock (_gate)
             {
+                // Given and not busy at once: whoever abandons waits on the same gate, and nothing comes after that. It may also be this
+                // very thread, when it wakes its device.
+                wanted = give(request);
                 _busy--;
-                // Whoever abandons waits on the same gate.
                 if (_busy == 0) Monitor.PulseAll(_gate);
             }
+            if (wanted) wake();
         }
     }
 

@@ -20,7 +20,7 @@ public sealed class FileDisk : IDisk, IDisposable
     private FileDisk(DiskFile file, DiskOptions options)
     {
         (_file, _options, _sectors) = (file, options, file.MeasureSectors());
-        if (options.Engine == IoEngine.Async) _threads = new DiskThreads(options.Id, Math.Max(1, options.Threads), Perform, OnDone);
+        if (options.Engine == IoEngine.Async) _threads = new DiskThreads(Math.Max(1, options.Threads), options.Start, Perform, _completed.Push, OnWaiting);
     }
 
     /// <summary>Opens and locks <paramref name="path"/>.</summary>
@@ -70,6 +70,7 @@ public sealed class FileDisk : IDisk, IDisposable
             Perform(request);
             return true;
         }
+        if (request.Operation == DiskOperation.Read && request.Bytes <= _options.MostInline && IsReadNow(request)) return true;
         _threads.Enqueue(request);
         return false;
     }
@@ -136,9 +137,18 @@ public sealed class FileDisk : IDisk, IDisposable
         _file.Dispose();
     }
 
-    private void OnDone(DiskRequest request)
+    private void OnWaiting() => Wake?.Invoke();
+
+    private bool IsReadNow(DiskRequest request)
     {
-        if (_completed.Push(request)) Wake?.Invoke();
+        try
+        {
+            return _file.TryReadNow(request);
+        }
+        catch (ObjectDisposedException)
+        {
+            return false; // another file is taking its place: the threads wait for that
+        }
     }
 
     private void Perform(DiskRequest request)

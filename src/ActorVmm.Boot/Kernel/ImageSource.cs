@@ -49,6 +49,9 @@ public abstract class ImageSource : IDisposable
     /// <summary>An image that is already in memory.</summary>
     public static ImageSource FromBytes(string name, ReadOnlyMemory<byte> bytes) => new BytesSource(name, bytes);
 
+    /// <summary>An image in a mapping of its own, which goes with it.</summary>
+    internal static ImageSource FromMemory(string name, GuestMemory memory, ulong length) => new MemorySource(name, memory, length);
+
     /// <summary>Fills <paramref name="into"/> from <paramref name="offset"/>.</summary>
     /// <param name="offset">Byte offset in the image.</param>
     /// <param name="into">All of it is filled.</param>
@@ -130,5 +133,22 @@ public abstract class ImageSource : IDisposable
 
         protected override void ReadCore(ulong offset, Span<byte> into, string field) =>
             bytes.Span.Slice((int)offset, into.Length).CopyTo(into);
+    }
+
+    private sealed class MemorySource(string name, GuestMemory memory, ulong length) : ImageSource
+    {
+        public override string Name => name;
+        public override ulong Length => length;
+
+        protected override void ReadCore(ulong offset, Span<byte> into, string field)
+        {
+            if (!memory.TryRead(new GuestAddress(offset), into)) throw BootException.Hex(name, field, offset, "not in the mapping");
+        }
+
+        protected override void Dispose(bool disposing)
+        {
+            if (disposing) memory.Dispose();
+            base.Dispose(disposing);
+        }
     }
 }

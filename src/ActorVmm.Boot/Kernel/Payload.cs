@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.IO.Compression;
+using ActorVmm.Memory;
 using SharpCompress.Compressors.BZip2;
 using SharpCompress.Compressors.LZMA;
 using SharpCompress.Compressors.Xz;
@@ -67,19 +68,8 @@ public static class Payload
     /// <exception cref="BootException">No payload, an unknown format, damaged data, or a size that does not hold.</exception>
     public static byte[] Unpack(ImageSource image, BzImage header, ulong limit)
     {
-        ArgumentNullException.ThrowIfNull(image);
-        ArgumentNullException.ThrowIfNull(header);
-        if (WhyNot(image, header) is { } reason) throw reason;
-        var payload = header.Payload!.Value;
-        CheckPlace(image, header, payload);
-        if (payload.Length < 16)
-            throw BootException.Hex(image.Name, "payload_length", payload.Length, "too short for any compressed kernel");
-        if (payload.Length > (uint)Array.MaxLength)
-            throw BootException.Hex(image.Name, "payload_length", payload.Length, "larger than 2 GiB");
-
-        var packed = GC.AllocateUninitializedArray<byte>((int)payload.Length);
-        image.Read(header.SetupSize + payload.Offset, packed, "payload_offset");
-        return Unpack(image.Name, packed, limit);
+        using var unpacked = Open(image, header, limit);
+        return Bytes(unpacked);
     }
 
     /// <summary>Unpacks a payload with its trailing size word.</summary>
@@ -87,47 +77,112 @@ public static class Payload
     public static byte[] Unpack(string name, byte[] payload, ulong limit)
     {
         ArgumentNullException.ThrowIfNull(payload);
-        if (WhyNot(name, payload) is { } reason) throw reason;
-        var format = Detect(payload)!.Value;
-        if (format is PayloadCompression.None) return payload;
-        if (payload.Length < 16)
-            throw BootException.Hex(name, "payload_length", (ulong)payload.Length, "too short for any compressed kernel");
+        using var packed = ImageSource.FromBytes(name, payload);
+        using var unpacked = Open(packed, 0, (ulong)payload.Length, limit);
+        return Bytes(unpacked);
+    }
 
-        var size = BinaryPrimitives.ReadUInt32LittleEndian(payload.AsSpan(payload.Length - 4));
-        if (size == 0 || size > limit || size > (uint)Array.MaxLength)
-            throw BootException.Hex(name, "payload size", size,
-                $"the unpacked kernel must have 1 to 0x{limit:x} bytes; give the VM more memory");
-        var output = GC.AllocateUninitializedArray<byte>((int)size);
+    /// <summary>
+    /// As <see cref="Unpack(ImageSource, BzImage, ulong)"/>, into memory that the collector knows nothing of: tens of MiB for a moment, per
+    /// VM, would stay in its heap long after.
+    /// </summary>
+    internal static ImageSource Open(ImageSource image, BzImage header, ulong limit)
+    {
+        ArgumentNullException.ThrowIfNull(image);
+        ArgumentNullException.ThrowIfNull(header);
+        if (WhyNot(image, header) is { } reason) throw reason;
+        var payload = header.Payload!.Value;
+        return Open(image, header.SetupSize + payload.Offset, payload.Length, limit);
+    }
+
+    private static ImageSource Open(ImageSource image, ulong at, ulong length, ulong limit)
+    {
+        Span<byte> head = stackalloc byte[(int)Math.Min(length, 8)];
+        image.Read(at, head, "payload_offset");
+        if (WhyNot(image.Name, head) is { } reason) throw reason;
+        if (length < 16) throw BootException.Hex(image.Name, "payload_length", length, "too short for any compressed kernel");
+        if (length > (ulong)Array.MaxLength) throw BootException.Hex(image.Name, "payload_length", length, "larger than 2 GiB");
+        var format = Detect(head)!.Value;
+        var size = length;
+        if (format is not PayloadCompression.None)
+        {
+            Span<byte> word = stackalloc byte[4];
+            image.Read(at + length - 4, word, "payload_length");
+            size = BinaryPrimitives.ReadUInt32LittleEndian(word);
+            if (size == 0 || size > limit || size > (ulong)Array.MaxLength)
+                throw BootException.Hex(image.Name, "payload size", size,
+                    $"the unpacked kernel must have 1 to 0x{limit:x} bytes; give the VM more memory");
+        }
+
+        var unpacked = Scratch(size, out var output);
+        try
+        {
+            if (format is PayloadCompression.None) image.Read(at, output, "payload_offset");
+            else Decode(image, at, length, format, output);
+            return ImageSource.FromMemory($"{image.Name} (payload)", unpacked, size);
+        }
+        catch
+        {
+            unpacked.Dispose();
+            throw;
+        }
+    }
+
+    private static void Decode(ImageSource image, ulong at, ulong length, PayloadCompression format, Span<byte> output)
+    {
+        var stream = format is PayloadCompression.Gzip ? length : length - 4; // gzip's size word is its own
         int got;
         try
         {
-            got = format is PayloadCompression.Lz4
-                ? Lz4Legacy.Decode(payload.AsSpan(0, payload.Length - 4), output)
-                : Drain(format, payload, output);
+            if (format is PayloadCompression.Lz4)
+            {
+                using var whole = Scratch(stream, out var packed);
+                image.Read(at, packed, "payload_offset");
+                got = Lz4Legacy.Decode(packed, output);
+            }
+            else
+            {
+                using var packed = new BufferedStream(new ImageStream(image, at, (long)stream), 1 << 16);
+                got = Drain(format, packed, output);
+            }
         }
-        catch (Exception e)
+        catch (Exception e) when (e is not BootException)
         {
             // Decompressors answer damaged data with exceptions of every kind, from InvalidDataException to IndexOutOfRangeException, and a
             // dictionary size that lies with OutOfMemoryException.
-            throw new BootException(name, "payload", $"{format}", $"damaged: {e.Message}", e);
+            throw new BootException(image.Name, "payload", $"{format}", $"damaged: {e.Message}", e);
         }
-        if (got < 0) throw Bad($"{format}", $"damaged, or larger than the 0x{size:x} bytes it claims");
-        return got == output.Length ? output : throw Bad($"{format}", $"it gives 0x{got:x} bytes and claims 0x{size:x}");
+        if (got < 0) throw Bad($"{format}", $"damaged, or larger than the 0x{output.Length:x} bytes it claims");
+        if (got != output.Length) throw Bad($"{format}", $"it gives 0x{got:x} bytes and claims 0x{output.Length:x}");
 
-        BootException Bad(string value, string advice) => new(name, "payload", value, advice);
+        BootException Bad(string value, string advice) => new(image.Name, "payload", value, advice);
+    }
+
+    /// <summary>Memory of a mapping of its own: given back when it is disposed, and untouched pages cost nothing.</summary>
+    private static GuestMemory Scratch(ulong bytes, out Span<byte> all)
+    {
+        var memory = GuestMemory.Create((bytes + 4095) & ~4095UL);
+        return memory.TrySliceForWrite(new GuestAddress(0), (int)bytes, out all)
+            ? memory
+            : throw new InvalidOperationException("a mapping is smaller than it was asked to be");
+    }
+
+    private static byte[] Bytes(ImageSource image)
+    {
+        var bytes = new byte[image.Length];
+        image.Read(0, bytes, "payload");
+        return bytes;
     }
 
     /// <summary>Fills <paramref name="output"/>; -1 where the stream goes on behind it.</summary>
-    private static int Drain(PayloadCompression format, byte[] payload, byte[] output)
+    private static int Drain(PayloadCompression format, Stream packed, Span<byte> output)
     {
-        var length = format is PayloadCompression.Gzip ? payload.Length : payload.Length - 4; // gzip's size word is its own
-        using var packed = new MemoryStream(payload, 0, length, writable: false);
         using var stream = Open(format, packed);
         var got = stream.ReadAtLeast(output, output.Length, throwOnEndOfStream: false);
         return got == output.Length && stream.Read(stackalloc byte[1]) > 0 ? -1 : got;
     }
 
-    private static Stream Open(PayloadCompression format, MemoryStream packed)
+    private static Stream Open(PayloadCompression format, Stream packed)
     {
         switch (format)
         {

@@ -27,6 +27,17 @@ public sealed class VirtioLedger
     /// <summary>Hears of each request; null (the default) costs one compare per step. Set between messages.</summary>
     public IRequestWatch? Watch { get; set; }
 
+    /// <summary>True while a request is under way that a failed instance had begun.</summary>
+    public bool IsRepeating
+    {
+        get
+        {
+            foreach (var queue in _queues)
+                if (queue.IsRepeating) return true;
+            return false;
+        }
+    }
+
     /// <summary>Bytes of the device type; null where it never had any.</summary>
     public ReadOnlySpan<byte> DeviceState => _deviceState;
 

@@ -29,13 +29,35 @@ fi
 
 option() { sed -n "s/^\(.* \)\{0,1\}$1=\([^ ]*\).*/\2/p" /proc/cmdline; }
 
+# The device of the partition with a PARTUUID, as the kernel makes them: SIGNATURE-NUMBER of an MBR, or the GUID of a GPT's entry.
+bytes() { dd if="/dev/$1" bs=1 skip="$2" count="$3" 2>/dev/null | od -A n -v -t x1 | tr -d ' \n'; }
+reversed() { echo "$1" | sed 's/../& /g' | awk '{ for (i = NF; i > 0; i--) printf "%s", $i }'; }
+partition() {
+  wanted=$(echo "$1" | tr A-F a-f)
+  for file in /sys/block/*/*/partition; do
+    [ -e "$file" ] || continue
+    number=$(cat "$file") part=${file%/partition} disk=${file#/sys/block/}
+    part=${part##*/} disk=${disk%%/*}
+    sector=$(cat /sys/block/$disk/queue/logical_block_size)
+    if [ "$(bytes $disk $sector 8)" = 4546492050415254 ]; then # "EFI PART"
+      table=$((0x$(reversed $(bytes $disk $((sector + 72)) 8)) * sector))
+      guid=$(bytes $disk $((table + (number - 1) * 0x$(reversed $(bytes $disk $((sector + 84)) 4)) + 16)) 16)
+      id=$(reversed ${guid:0:8})-$(reversed ${guid:8:4})-$(reversed ${guid:12:4})-${guid:16:4}-${guid:20:12}
+    else
+      id=$(reversed $(bytes $disk 440 4))-$(printf %02x $number)
+    fi
+    [ "$id" = "$wanted" ] && echo /dev/$part && return
+  done
+}
+
 # root= on the command line: the system on that disk goes on from here.
 root=$(option root)
 if [ -n "$root" ]; then
   case $root in
     /dev/*) device=$root ;;
     LABEL=*|UUID=*) device=$(findfs "$root") ;;
-    *) echo "init: root=$root: this initramfs knows /dev/NAME, LABEL= and UUID=" ;;
+    PARTUUID=*) device=$(partition "${root#PARTUUID=}") ;;
+    *) echo "init: root=$root: this initramfs knows /dev/NAME, LABEL=, UUID= and PARTUUID=" ;;
   esac
   init=$(option init)
   mode=ro; grep -q '\(^\| \)rw\( \|$\)' /proc/cmdline && mode=rw

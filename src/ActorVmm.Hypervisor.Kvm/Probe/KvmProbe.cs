@@ -11,7 +11,7 @@ internal sealed class KvmProbe
     // What a 64-bit Linux with an unmodified user space cannot do without.
     private static readonly HashSet<string> s_needed = new(StringComparer.Ordinal)
     {
-        "machine", "ring3", "syscall", "int3", "cmpxchg16b", "popcnt", "sse", "timer", "second-vcpu", "ring0-speed",
+        "machine", "ring3", "syscall", "int3", "cmpxchg16b", "popcnt", "sse", "timer", "second-vcpu", "ipi", "ring0-speed",
     };
 
     private readonly KvmHypervisor _hypervisor;
@@ -91,6 +91,7 @@ internal sealed class KvmProbe
         Try("prompt-interrupts", "a waiting interrupt comes right after STI", ProbePrograms.PromptInterrupt, values => values is [0x43],
             _ => "it comes only at a later exit");
         Try("second-vcpu", "INIT and SIPI start a second vCPU", ProbePrograms.SecondVcpu, values => values is [0x5151], vcpus: 2);
+        Try("ipi", "one vCPU interrupts another", ProbePrograms.Ipi, values => values is [0x42], vcpus: 2);
         TryDoorbell();
         TryInterruptEvent();
         MeasureSpeed("ring0-speed", ProbePrograms.SpeedInRing0, mustBeNative: true);

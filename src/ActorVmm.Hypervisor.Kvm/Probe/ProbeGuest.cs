@@ -65,6 +65,9 @@ internal sealed class ProbeGuest : IDisposable
             (target & 0xFFFF) | ((ulong)KernelCode << 16) | ((0x8EUL | ((ulong)dpl << 5)) << 40) | ((target >> 16 & 0xFFFF) << 48));
     }
 
+    /// <summary>Where vCPU 1 begins, in 64-bit mode as vCPU 0; null: it waits for INIT and SIPI.</summary>
+    public ulong? SecondProgram { get; set; }
+
     /// <summary>Runs vCPU 0 from <see cref="Program"/>; the others wait for its IPIs.</summary>
     public ProbeRun Run()
     {
@@ -132,12 +135,18 @@ internal sealed class ProbeGuest : IDisposable
 
     private void Prepare()
     {
-        var vcpu = Machine.Vcpus[0];
+        Prepare(Machine.Vcpus[0], Program, Stack);
+        if (SecondProgram is { } second) Prepare(Machine.Vcpus[1], second, UserStack);
+    }
+
+    private static void Prepare(IVcpu vcpu, ulong rip, ulong rsp)
+    {
         var state = vcpu.GetState();
         var data = new SegmentState(KernelData, 0, 0xFFFF_FFFF, 3, true, 0, false, false, true, true);
         vcpu.SetState(state with
         {
-            General = new GeneralRegisters { Rip = Program, Rsp = Stack },
+            Activity = VcpuActivity.Running,
+            General = new GeneralRegisters { Rip = rip, Rsp = rsp },
             Special = state.Special with
             {
                 Cs = new SegmentState(KernelCode, 0, 0xFFFF_FFFF, 0xB, true, 0, false, true, false, true),

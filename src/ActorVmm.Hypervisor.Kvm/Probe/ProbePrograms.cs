@@ -306,6 +306,52 @@ internal static class ProbePrograms
         }, bitness: 16);
     }
 
+    /// <summary>vCPU 0 sends a vector to vCPU 1, which sleeps, and waits for the word that its handler writes.</summary>
+    public static void Ipi(ProbeGuest guest)
+    {
+        const byte vector = 0x42;
+        guest.SecondProgram = UserCode;
+        guest.Place(Program, c =>
+        {
+            EnableLocalApic(c);
+            Await(Data);
+            WriteLocalApic(c, 0x310, 1 << 24); // to the APIC with number 1
+            WriteLocalApic(c, 0x300, 0x4000 | vector);
+            Await(Data + 4);
+            c.@out(ReportPort, eax);
+            Done(c);
+
+            void Await(ulong at)
+            {
+                var wait = c.CreateLabel();
+                c.Label(ref wait);
+                c.pause();
+                c.mov(eax, __dword_ptr[at]);
+                c.test(eax, eax);
+                c.je(wait);
+            }
+        });
+        guest.Place(UserCode, c =>
+        {
+            EnableLocalApic(c);
+            c.mov(eax, 1);
+            c.mov(__dword_ptr[Data], eax);
+            var sleep = c.CreateLabel();
+            c.Label(ref sleep);
+            c.sti();
+            c.hlt();
+            c.jmp(sleep);
+        });
+        guest.Place(Free, c =>
+        {
+            c.mov(eax, vector);
+            c.mov(__dword_ptr[Data + 4], eax);
+            WriteLocalApic(c, 0xB0, 0);
+            c.iretq();
+        });
+        guest.Gate(vector, Free);
+    }
+
     /// <summary>A loop of two instructions, <paramref name="rounds"/> times, between two reports.</summary>
     public static void SpeedInRing0(ProbeGuest guest, uint rounds) => guest.Place(Program, c => Loop(c, rounds, () => Done(c)));
 

@@ -4,7 +4,7 @@ namespace ActorVmm.Hypervisor.Soft.Cpu;
 
 /// <summary>
 /// One vCPU's translated blocks: an arena that is emptied whole when full, a hash by physical address and mode, and a list per physical
-/// page for invalidation. A dead block keeps its memory, so that a running or chained block never dangles: its count makes every entry
+/// page for invalidation. All three take host memory as they are used. A dead block keeps its memory, so that a running or chained block never dangles: its count makes every entry
 /// check fail.
 /// </summary>
 internal sealed unsafe class BlockCache : IDisposable
@@ -13,6 +13,9 @@ internal sealed unsafe class BlockCache : IDisposable
     private const ulong ArenaBytes = 96UL << 20;
 
     private readonly GuestRam _ram;
+    private readonly DemandPages _hashPages;
+    private readonly DemandPages _listPages;
+    private readonly DemandPages _arenaPages;
     private readonly Block** _hash;
     private readonly Block** _pages;
     private readonly byte* _arena;
@@ -24,9 +27,9 @@ internal sealed unsafe class BlockCache : IDisposable
     {
         _ram = ram;
         // SAFETY: the tables and the arena live until Dispose; blocks are bump-allocated below ArenaBytes.
-        _hash = (Block**)NativeMemory.AllocZeroed(1 << HashBits, (nuint)sizeof(Block*));
-        _pages = (Block**)NativeMemory.AllocZeroed((nuint)ram.Pages, (nuint)sizeof(Block*));
-        _arena = (byte*)NativeMemory.Alloc((nuint)ArenaBytes);
+        _hash = (Block**)(_hashPages = new DemandPages((1 << HashBits) * (ulong)sizeof(Block*))).Start;
+        _pages = (Block**)(_listPages = new DemandPages(ram.Pages * (ulong)sizeof(Block*))).Start;
+        _arena = (_arenaPages = new DemandPages(ArenaBytes)).Start;
         _exit = (Op*)NativeMemory.AllocZeroed((nuint)sizeof(Op));
         _exit->Fn = &ControlOps.Exit;
         _state = state;
@@ -42,6 +45,9 @@ internal sealed unsafe class BlockCache : IDisposable
 
     /// <summary>Blocks made since start, for Inspect.</summary>
     public ulong Translations { get; private set; }
+
+    /// <summary>Times that all memory was given back because the guest idled.</summary>
+    public ulong Releases { get; private set; }
 
     /// <summary>Blocks dropped because their code was written.</summary>
     public ulong Invalidations { get; private set; }
@@ -105,14 +111,22 @@ internal sealed unsafe class BlockCache : IDisposable
     {
         for (ulong page = 0; page < _ram.Pages; page++)
         {
-            if (_pages[page] == null) continue;
-            _pages[page] = null;
-            _ram.RemoveCodeHolder(_ram.PhysicalOf(page));
+            if (_pages[page] != null) _ram.RemoveCodeHolder(_ram.PhysicalOf(page));
         }
-        NativeMemory.Clear(_hash, (nuint)((1 << HashBits) * sizeof(Block*)));
+        _listPages.Forget();
+        _hashPages.Forget();
         _used = 0;
         ControlOps.ForgetReturns(_state);
         Tier?.Clear();
+    }
+
+    /// <summary>Forgets every block and gives their memory back to the host; only between blocks.</summary>
+    public void Release()
+    {
+        Clear();
+        _arenaPages.Forget();
+        Tier?.Release();
+        Releases++;
     }
 
     /// <summary>Drops the blocks that overlap a written range. True where the one that <paramref name="running"/> belongs to is among them.</summary>
@@ -179,9 +193,9 @@ internal sealed unsafe class BlockCache : IDisposable
 
     public void Dispose()
     {
-        NativeMemory.Free(_hash);
-        NativeMemory.Free(_pages);
-        NativeMemory.Free(_arena);
+        _hashPages.Dispose();
+        _listPages.Dispose();
+        _arenaPages.Dispose();
         NativeMemory.Free(_exit);
     }
 }

@@ -232,19 +232,30 @@ internal sealed unsafe partial class SoftCpu
             return VcpuExitKind.None;
         }
         if (s->Attention != 0) return VcpuExitKind.None;
-        if (deadline == ulong.MaxValue)
-        {
-            _wake.Wait();
-        }
-        else
-        {
-            var milliseconds = (deadline - now) / 1_000_000;
-            if (milliseconds == 0) Thread.Yield();
-            else _wake.Wait((int)Math.Min(milliseconds, 1000));
-        }
+        var milliseconds = deadline == ulong.MaxValue ? Timeout.Infinite : (int)Math.Min((deadline - now) / 1_000_000, 1000);
+        if (milliseconds == 0) Thread.Yield();
+        else _wake.Wait(ReleaseIfIdle(milliseconds));
         _wake.Reset();
         return VcpuExitKind.None;
     }
+
+    private readonly IdleWatch _idle = new(TimeProvider.System);
+
+    /// <summary>
+    /// Gives the memory of translated code back where the guest has idled for long and there is enough of it: what an idle guest still runs
+    /// is translated again, and is small.
+    /// </summary>
+    /// <returns>Milliseconds to wait at most: as asked, or less where it must be looked at again.</returns>
+    private int ReleaseIfIdle(int milliseconds)
+    {
+        if (_blocks.UsedBytes + (_tier?.UsedBytes ?? 0) < ReleaseFrom) return milliseconds;
+        if (_idle.HasIdled(Retired)) _blocks.Release();
+        else if (milliseconds < 0) return _idle.MillisecondsLeft;
+        return milliseconds;
+    }
+
+    /// <summary>Translated code and its machine code that an idle vCPU keeps.</summary>
+    private const ulong ReleaseFrom = 1 << 20;
 
     private bool WakesFromHalt()
     {

@@ -41,7 +41,7 @@ internal sealed unsafe partial class SoftCpu : IDisposable
 
     /// <summary>Blocks and machine code, for Inspect.</summary>
     public string Counters => string.Create(CultureInfo.InvariantCulture,
-        $"{_blocks.Translations} blocks translated, {_blocks.Invalidations} overwritten, {_blocks.UsedBytes >> 10} KiB; ") +
+        $"{_blocks.Translations} blocks translated, {_blocks.Invalidations} overwritten, {_blocks.UsedBytes >> 10} KiB, {_blocks.Releases} times released; ") +
         (_tier?.ToString() ?? (_machine.NoCompiler is { } why ? $"interpreted only: {why}" : "interpreted only"));
 
     /// <summary>The CPU that owns a state.</summary>

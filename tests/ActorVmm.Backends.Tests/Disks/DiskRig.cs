@@ -72,9 +72,15 @@ internal sealed class DiskRig : IDisposable
         return status;
     }
 
-    private DiskStatus Perform()
+    /// <summary>Bytes that the host has given to a file.</summary>
+    public static long AllocatedBytes(string path) =>
+        Mono.Unix.Native.Syscall.stat(path, out var status) == 0 ? status.st_blocks * 512 : throw new FileNotFoundException(path);
+
+    private DiskStatus Perform() => Disk.Start(Request) ? Request.Status : Finish();
+
+    /// <summary>Waits for the end of the request under way.</summary>
+    public DiskStatus Finish()
     {
-        if (Disk.Start(Request)) return Request.Status;
         DiskRequest? done;
         while (!Disk.TryTakeCompleted(out done))
             if (!_woken.Wait(Patience)) throw new TimeoutException("the disk does not answer");

@@ -1,5 +1,6 @@
 using ActorVmm.Backends.Disks;
 using ActorVmm.Devices.Virtio.Block;
+using ActorVmm.Testing.Guests;
 using CsCheck;
 using Xunit;
 
@@ -158,7 +159,7 @@ public sealed class FileDiskTests
     [Fact]
     public void After_abandon_nothing_comes_back_and_the_disk_goes_on()
     {
-        using var rig = new DiskRig(new DiskOptions { Engine = IoEngine.Async, Threads = 2 }, 1 << 20);
+        using var rig = new DiskRig(new DiskOptions { Engine = IoEngine.Async, Threads = 2, MostInline = 0 }, 1 << 20);
         var requests = Enumerable.Range(0, 64).Select(slot => new DiskRequest(slot)).ToArray();
         for (var round = 0; round < 50; round++)
         {
@@ -174,6 +175,159 @@ public sealed class FileDiskTests
             rig.At(0, 64 * 4096).Bytes.Fill(0x55);
             Assert.Equal(DiskStatus.Ok, rig.Read(2000, new byte[512]));
             Assert.Equal(-1, rig.At(4096, 63 * 4096).Bytes.IndexOfAnyExcept((byte)0x55));
+        }
+    }
+
+    [Fact]
+    public void What_the_page_cache_holds_is_read_at_once_and_the_rest_by_threads()
+    {
+        using var rig = new DiskRig(new DiskOptions { Engine = IoEngine.Async, MostInline = 8192 }, 1 << 20);
+        var written = new byte[1 << 20];
+        Random(written);
+        File.WriteAllBytes(rig.Path, written); // which is where the page cache has it from
+        foreach (var (bytes, atOnce) in ((int, bool)[])[(512, true), (8192, true), (8704, false)])
+        {
+            rig.Request.Set(DiskOperation.Read, 3);
+            rig.Request.Add(rig.At(0, bytes));
+            Assert.Equal(atOnce, rig.Disk.Start(rig.Request));
+            if (!atOnce) rig.Finish();
+            Assert.Equal(DiskStatus.Ok, rig.Request.Status);
+            Assert.True(rig.At(0, bytes).Bytes.SequenceEqual(written.AsSpan(1536, bytes)));
+        }
+        using (var file = File.OpenWrite(rig.Path)) file.SetLength(4096);
+        Assert.Equal(DiskStatus.IoError, rig.Read(7, new byte[1024])); // half of it is gone: not at once, and not at all
+    }
+
+    [Fact]
+    public void A_thread_of_the_disk_may_run_its_device_and_even_stop_the_disk()
+    {
+        var path = DiskRig.NewFile(1 << 20);
+        try
+        {
+            using var memory = Memory.GuestMemory.Create(1 << 20);
+            using var stopped = new ManualResetEventSlim();
+            var disk = FileDisk.Open(path, new DiskOptions { Engine = IoEngine.Async, MostInline = 0 });
+            disk.Wake = () =>
+            {
+                disk.Abandon(); // a device that fails, and takes up its work again
+                disk.Dispose(); // and one that is stopped
+                stopped.Set();
+            };
+            var request = new DiskRequest(0);
+            request.Set(DiskOperation.Read, 0);
+            memory.TryLocate(new Memory.GuestAddress(0), 4096, out var segment);
+            request.Add(segment);
+            Assert.False(disk.Start(request));
+            Assert.True(stopped.Wait(TimeSpan.FromSeconds(30)));
+        }
+        finally
+        {
+            File.Delete(path);
+        }
+    }
+
+    [SkippableFact]
+    public void A_full_host_is_an_error_of_that_request_and_goes_when_there_is_room()
+    {
+        using var mount = TinyFileSystem.Mount(mib: 4);
+        foreach (var engine in (ReadOnlySpan<IoEngine>)[IoEngine.Sync, IoEngine.Async])
+        {
+            var path = Path.Combine(mount.Path, "sparse.img");
+            using (var file = File.Create(path)) file.SetLength(64 << 20); // more than there is
+            using (var rig = new DiskRig(new DiskOptions { Engine = engine, Writeback = true }, 0, path))
+            {
+                var bytes = new byte[1 << 20];
+                Random(bytes);
+                var written = 0;
+                while (rig.Write((ulong)written * 2048, bytes) == DiskStatus.Ok) written++;
+                Assert.InRange(written, 1, 4);
+                Assert.Equal(DiskStatus.NoSpace, rig.Request.Status);
+                Assert.Contains("No space", rig.Disk.LastError!, StringComparison.Ordinal);
+                // What was written before is there, and the disk lives on: a range given back makes room again.
+                var back = new byte[bytes.Length];
+                Assert.Equal(DiskStatus.Ok, rig.Read(0, back));
+                Assert.Equal(bytes, back);
+                Assert.Equal(DiskStatus.Ok, rig.Range(DiskOperation.Discard, 0, 2048));
+                Assert.Equal(DiskStatus.Ok, rig.Write((ulong)written * 2048, bytes));
+            }
+            File.Delete(path);
+        }
+    }
+
+    [Fact]
+    public void A_discarded_range_is_given_back_to_the_host()
+    {
+        using var rig = new DiskRig(new DiskOptions(), 8 << 20);
+        var bytes = new byte[8 << 20];
+        Random(bytes);
+        Assert.Equal(DiskStatus.Ok, rig.Write(0, bytes));
+        var full = DiskRig.AllocatedBytes(rig.Path);
+        Assert.InRange(full, 8 << 20, long.MaxValue);
+        Assert.Equal(DiskStatus.Ok, rig.Range(DiskOperation.Discard, 2048, 8192)); // 4 MiB from 1 MiB on
+        AssertNear(full - (4 << 20), rig.Path);
+        Assert.Equal(8 << 20, new FileInfo(rig.Path).Length);
+        Assert.Equal(DiskStatus.Ok, rig.Range(DiskOperation.WriteZeroes, 0, 2048, flag: true));
+        AssertNear(full - (5 << 20), rig.Path);
+        Assert.Equal(DiskStatus.Ok, rig.Range(DiskOperation.WriteZeroes, 0, 2048, flag: false));
+        AssertNear(full - (4 << 20), rig.Path); // zeroes that the host must have room for
+    }
+
+    [Theory]
+    [InlineData(IoEngine.Sync)]
+    [InlineData(IoEngine.Async)]
+    public void Images_of_more_than_4_gib_are_reached_everywhere(IoEngine engine)
+    {
+        const long size = (5L << 30) + 4096; // sparse
+        using var rig = new DiskRig(new DiskOptions { Engine = engine }, size);
+        Assert.Equal((ulong)size / 512, rig.Disk.Sectors);
+        foreach (var at in (ReadOnlySpan<long>)[(2L << 30) - 4096, (2L << 30) - 512, 2L << 30, (4L << 30) - 512, 4L << 30, size - 4096])
+        {
+            var bytes = new byte[4096];
+            new Random((int)(at >> 9)).NextBytes(bytes);
+            Assert.Equal(DiskStatus.Ok, rig.Write((ulong)at / 512, bytes));
+            using var file = File.OpenHandle(rig.Path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite);
+            var seen = new byte[4096];
+            Assert.Equal(4096, RandomAccess.Read(file, seen, at));
+            Assert.Equal(bytes, seen);
+        }
+        Assert.Equal(DiskStatus.Ok, rig.Range(DiskOperation.Discard, 4UL << 21, 8));
+        Assert.InRange(DiskRig.AllocatedBytes(rig.Path), 4096, 1 << 20);
+    }
+
+    [SkippableTheory]
+    [InlineData(IoEngine.Sync, false)]
+    [InlineData(IoEngine.Async, true)]
+    public void A_block_device_is_a_disk(IoEngine engine, bool direct)
+    {
+        var path = DiskRig.NewFile(8 << 20);
+        try
+        {
+            using var loop = LoopDevice.Of(path);
+            using (var rig = new DiskRig(new DiskOptions { Engine = engine, Direct = direct, Writeback = true }, 0, loop.Path))
+            {
+                Assert.Equal(8UL << 11, rig.Disk.Sectors);
+                var bytes = new byte[64 << 10];
+                Random(bytes);
+                Assert.Equal(DiskStatus.Ok, rig.Write(128, bytes));
+                Assert.Equal(DiskStatus.Ok, rig.Range(DiskOperation.Flush, 0, 0));
+                var back = new byte[bytes.Length];
+                Assert.Equal(DiskStatus.Ok, rig.Read(128, back));
+                Assert.Equal(bytes, back);
+                Assert.True(bytes.AsSpan().SequenceEqual(File.ReadAllBytes(path).AsSpan(64 << 10, bytes.Length)));
+                Assert.Equal(DiskStatus.Ok, rig.Range(DiskOperation.Discard, 128, 128));
+                Assert.Equal(DiskStatus.Ok, rig.Read(128, back));
+                Assert.Equal(new byte[bytes.Length], back);
+                Assert.Throws<DiskException>(() => FileDisk.Open(loop.Path, new DiskOptions()));
+            }
+            using var fixedOne = LoopDevice.Of(path, readOnly: true);
+            Assert.Contains("read-only", Assert.Throws<DiskException>(() => FileDisk.Open(fixedOne.Path, new DiskOptions())).Message,
+                StringComparison.Ordinal);
+            using var readers = FileDisk.Open(fixedOne.Path, new DiskOptions { ReadOnly = true });
+            Assert.Equal(8UL << 11, readers.Sectors);
+        }
+        finally
+        {
+            File.Delete(path);
         }
     }
 
@@ -215,6 +369,10 @@ public sealed class FileDiskTests
         var file = File.ReadAllBytes(rig.Path);
         for (var slot = 0; slot < 64; slot++) Assert.True(rig.At((ulong)slot * 4096, 4096).Bytes.SequenceEqual(file.AsSpan(slot * 4096, 4096)));
     }
+
+    // A few blocks of the host's own may come or go with the pieces of the file.
+    private static void AssertNear(long expected, string path) =>
+        Assert.InRange(DiskRig.AllocatedBytes(path), expected - (64 << 10), expected + (64 << 10));
 
     private static void Random(Span<byte> bytes) => new Random(5).NextBytes(bytes);
 }

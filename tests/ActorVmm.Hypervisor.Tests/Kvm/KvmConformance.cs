@@ -24,3 +24,25 @@ public sealed class KvmRing : RingConformance<KvmSubject>
 {
     protected override bool HasDoorbells => true;
 }
+
+public sealed class KvmDevices : DeviceConformance<KvmSubject>
+{
+    protected override bool HasDoorbells => true;
+}
+
+public sealed class KvmDevicesByIrqfd : DeviceConformance<IrqfdSubject>
+{
+    protected override bool HasDoorbells => true;
+}
+
+public sealed class KvmPortIoKicked : PortIoConformance<KickedKvmSubject>;
+
+public sealed class KvmMmioKicked : MmioConformance<KickedKvmSubject>;
+
+public sealed class KvmExceptionsKicked : ExceptionConformance<KickedKvmSubject>;
+
+public sealed class KvmInterruptsKicked : InterruptConformance<KickedKvmSubject>;
+
+public sealed class KvmSmpKicked : SmpConformance<KickedKvmSubject>;
+
+public sealed class KvmControl : ControlConformance<KvmSubject>;

@@ -24,3 +24,20 @@ public sealed class SoftRing : RingConformance<SoftSubject>
 {
     protected override bool HasDoorbells => false;
 }
+
+public sealed class SoftDevices : DeviceConformance<SoftSubject>
+{
+    protected override bool HasDoorbells => false;
+}
+
+public sealed class SoftPortIoKicked : PortIoConformance<KickedSoftSubject>;
+
+public sealed class SoftMmioKicked : MmioConformance<KickedSoftSubject>;
+
+public sealed class SoftExceptionsKicked : ExceptionConformance<KickedSoftSubject>;
+
+public sealed class SoftInterruptsKicked : InterruptConformance<KickedSoftSubject>;
+
+public sealed class SoftSmpKicked : SmpConformance<KickedSoftSubject>;
+
+public sealed class SoftControl : ControlConformance<SoftSubject>;

@@ -7,6 +7,9 @@ public interface IConformanceSubject
 {
     IHypervisor Hypervisor { get; }
 
+    /// <summary>Whether every run is kicked all the time (<see cref="TinyGuest.IsKicked"/>).</summary>
+    bool IsKicked => false;
+
     /// <summary>Why nothing at all can run here, or null.</summary>
     string? WhyNotAtAll { get; }
 

@@ -19,3 +19,9 @@ public class SoftSubject(int compileThreshold) : IConformanceSubject
 
 /// <summary>The software CPU, every block of 64-bit code compiled when it is first entered.</summary>
 public sealed class CompiledSubject() : SoftSubject(compileThreshold: 1);
+
+/// <summary>The software CPU as it is by default, every vCPU kicked all the time.</summary>
+public sealed class KickedSoftSubject() : SoftSubject(compileThreshold: 20), IConformanceSubject
+{
+    public bool IsKicked => true;
+}

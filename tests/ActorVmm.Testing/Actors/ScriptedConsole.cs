@@ -86,9 +86,13 @@ public sealed class NoKernel : IGuestLoader
     public int Loads => Volatile.Read(ref _loads);
     public Exception? Failure { get; init; }
 
+    /// <summary>Called with the number of the load, from 1, before it ends.</summary>
+    public Action<int>? Loading { get; init; }
+
     public IReadOnlyList<string> Load(VmSpec spec, ActorVmm.Hypervisor.IMachine machine)
     {
-        Interlocked.Increment(ref _loads);
+        var number = Interlocked.Increment(ref _loads);
+        Loading?.Invoke(number);
         return Failure is null ? [] : throw Failure;
     }
 }

@@ -25,6 +25,7 @@ public readonly record struct GuestFault(int Vcpu, byte Vector, uint ErrorCode, 
 public sealed class GuestRun
 {
     private readonly List<uint> _faultWords = [];
+    private int _kicks;
 
     public GuestEnd End { get; internal set; }
     public int EndingVcpu { get; internal set; }
@@ -34,6 +35,11 @@ public sealed class GuestRun
     public List<ulong> Reports { get; } = [];
     public List<GuestFault> Faults { get; } = [];
     public List<GuestAccess> Accesses { get; } = [];
+
+    /// <summary>How often a vCPU came out because it was kicked.</summary>
+    public int Kicks => Volatile.Read(ref _kicks);
+
+    internal void CountKick() => Interlocked.Increment(ref _kicks);
 
     /// <summary>The words of a fault arrive one by one; the eleventh makes it whole.</summary>
     internal GuestFault? AddFaultWord(int vcpu, uint word)

@@ -10,4 +10,12 @@ public static class HaltingKernel
         byte[] code = [0x66, 0xBA, 0xF8, 0x03, 0xB0, (byte)'!', 0xEE, 0xFB, 0xF4, 0xEB, 0xFD];
         return TinyElf.Of(code);
     }
+
+    /// <summary>The same for monitors that need a PVH entry; it halts with interrupts off, because it has no table for them.</summary>
+    public static byte[] PvhElf()
+    {
+        // The same bytes in 32-bit mode, with cli for sti.
+        byte[] code = [0x66, 0xBA, 0xF8, 0x03, 0xB0, (byte)'!', 0xEE, 0xFA, 0xF4, 0xEB, 0xFD];
+        return TinyElf.WithPvhNote(code);
+    }
 }

@@ -7,6 +7,29 @@ public static class TinyElf
 {
     private const ulong Entry = 0x10_0000;
 
+    /// <summary>
+    /// The same for monitors that enter an ELF by the PVH protocol only: with the note that names the entry, in 32-bit protected mode.
+    /// </summary>
+    public static byte[] WithPvhNote(ReadOnlySpan<byte> code)
+    {
+        const int note = 64 + 2 * 56;
+        var elf = Of(code);
+        BinaryPrimitives.WriteUInt16LittleEndian(elf.AsSpan(56), 2);
+        var segment = elf.AsSpan(64 + 56);
+        BinaryPrimitives.WriteUInt32LittleEndian(segment, 4); // PT_NOTE
+        BinaryPrimitives.WriteUInt64LittleEndian(segment[8..], note);
+        BinaryPrimitives.WriteUInt64LittleEndian(segment[32..], 20);
+        BinaryPrimitives.WriteUInt64LittleEndian(segment[40..], 20);
+        BinaryPrimitives.WriteUInt64LittleEndian(segment[48..], 4);
+        var content = elf.AsSpan(note);
+        BinaryPrimitives.WriteUInt32LittleEndian(content, 4); // "Xen" with its end
+        BinaryPrimitives.WriteUInt32LittleEndian(content[4..], 4);
+        BinaryPrimitives.WriteUInt32LittleEndian(content[8..], 18); // XEN_ELFNOTE_PHYS32_ENTRY
+        "Xen\0"u8.CopyTo(content[12..]);
+        BinaryPrimitives.WriteUInt32LittleEndian(content[16..], (uint)Entry);
+        return elf;
+    }
+
     /// <summary>The file that loads <paramref name="code"/> at 1 MiB and enters it there, in 64-bit mode.</summary>
     public static byte[] Of(ReadOnlySpan<byte> code)
     {

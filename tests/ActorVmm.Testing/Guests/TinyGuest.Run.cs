@@ -13,6 +13,12 @@ public sealed partial class TinyGuest
     /// <summary>True: a vCPU that halts for good ends the run.</summary>
     public bool EndsWhenHalted { get; set; } = true;
 
+    /// <summary>
+    /// True: each entry of a vCPU into the guest is accompanied by a kick from another thread, at whatever moment it comes; the next entry
+    /// after a kick is left alone. Nothing that the guest does may come out differently.
+    /// </summary>
+    public bool IsKicked { get; set; }
+
     /// <summary>Runs all vCPUs, each on a thread of its own, until one is done or ends otherwise; then stops the others.</summary>
     /// <param name="stopAt">Ends the run after an access for which this is true, answered but not yet completed.</param>
     public GuestRun Run(Func<GuestAccess, bool>? stopAt = null)
@@ -44,8 +50,16 @@ public sealed partial class TinyGuest
         {
             try
             {
+                if (IsKicked) vcpu.Kick(); // the first one is not left to chance
+                var last = VcpuExitKind.Kicked;
                 while (!Volatile.Read(ref ended))
-                    if (Step(vcpu, vcpu.Run()) is { } end) End(vcpu.Id, end, vcpu.Exit.Detail);
+                {
+                    if (IsKicked && last != VcpuExitKind.Kicked)
+                        ThreadPool.UnsafeQueueUserWorkItem(static other => other.Kick(), vcpu, preferLocal: false);
+                    last = vcpu.Run();
+                    if (last == VcpuExitKind.Kicked) run.CountKick();
+                    if (Step(vcpu, last) is { } end) End(vcpu.Id, end, vcpu.Exit.Detail);
+                }
             }
             catch (Exception failure)
             {

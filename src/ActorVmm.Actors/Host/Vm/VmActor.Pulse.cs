@@ -45,7 +45,7 @@ internal sealed partial class VmActor
             case VcpuProtocol.StateIs state: OnSettled(state); break;
             case UnitProtocol.Saved saved: OnDeviceSaved(saved); break;
             case MachineSaved machine: _savedMachine = machine.State; ResetAll(); break;
-            case PulseFailed failed: EndPulse(failed.Why); break;
+            case WorkFailed failed: EndPulse(failed.Cause.Message); break;
             case ControlOverdue: EndPulse($"a unit did not save its state within {_settings.ControlDeadline}"); break;
             default: Interim(message); break;
         }
@@ -69,8 +69,7 @@ internal sealed partial class VmActor
     {
         if (!_saved.TryAdd(saved.Unit, saved.State) || _saved.Count < _deviceCount) return;
         var machine = _parts!.Machine;
-        _ = Task.Run(machine.Save).PipeTo(Self, Self, static state => new MachineSaved(state),
-            static cause => new PulseFailed(cause.Message));
+        WorkOnMachine(() => new MachineSaved(machine.Save()));
     }
 
     private void ResetAll()
@@ -88,7 +87,7 @@ internal sealed partial class VmActor
             case UnitProtocol.Done done when _savedMachine is not null: OnDeviceReset(done); break;
             case UnitProtocol.Done done: OnDeviceRestored(done); break;
             case MachineRestored: RestoreDevices(); break;
-            case PulseFailed failed: FailPulse(failed.Why); break;
+            case WorkFailed failed: FailPulse(failed.Cause.Message); break;
             case ControlOverdue: FailPulse($"the machine was not rebuilt within {_settings.ControlDeadline}"); break;
             default: Interim(message); break;
         }
@@ -99,11 +98,12 @@ internal sealed partial class VmActor
         if (done.Refusal is { } refusal) { FailPulse($"{done.Unit} cannot be reset: {refusal}"); return; }
         if (!TakeOne()) return;
         var (machine, state) = (_parts!.Machine, _savedMachine!);
-        _ = Task.Run(() =>
+        WorkOnMachine(() =>
         {
             machine.Reset();
             machine.Restore(state);
-        }).PipeTo(Self, Self, static () => MachineRestored.Instance, static cause => new PulseFailed(cause.Message));
+            return MachineRestored.Instance;
+        });
     }
 
     private void RestoreDevices()
@@ -161,5 +161,4 @@ internal sealed partial class VmActor
 
     private sealed record MachineSaved(MachineState State);
     private sealed record MachineRestored { public static readonly MachineRestored Instance = new(); }
-    private sealed record PulseFailed(string Why);
 }

@@ -45,6 +45,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private StopReason _stopReason;
     private string _stopDetail = "";
     private string _state = "building";
+    private Task _work = Task.CompletedTask;
 
     public static Props Props(VmRun run, ActorSettings settings) => Akka.Actor.Props.Create(() => new VmActor(run, settings));
 
@@ -74,8 +75,18 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
         _faultHooks?.Dispose();
         _run.Gauges?.Close();
         _poller.Dispose();
-        _parts?.Dispose();
+        // Whoever still loads, saves or restores on a pool thread does so in the machine's memory: it is taken down when that is over.
+        if (_work.IsCompleted) _parts?.Dispose();
+        else _ = _work.ContinueWith(static (_, parts) => ((VmParts)parts!).Dispose(), _parts, TaskScheduler.Default);
         FailWaiters();
+    }
+
+    /// <summary>Work on the machine itself takes its time, so a pool thread does it; the actor answers meanwhile.</summary>
+    private void WorkOnMachine(Func<object> work)
+    {
+        var task = Task.Run(work);
+        _work = task;
+        _ = task.PipeTo(Self, Self, static answer => answer, static cause => new WorkFailed(cause));
     }
 
     /// <inheritdoc/>
@@ -179,7 +190,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
         {
             case UnitProtocol.Done done: OnUnitReset(done); break;
             case Reloaded: OnReloaded(); break;
-            case BuildFailed failed: BeginStop(StopReason.Failed, $"the guest cannot be started again: {failed.Cause.Message}"); break;
+            case WorkFailed failed: BeginStop(StopReason.Failed, $"the guest cannot be started again: {failed.Cause.Message}"); break;
             case ControlOverdue: BeginStop(StopReason.Failed, $"the machine was not reset within {_settings.ControlDeadline}"); break;
             default: Interim(message); break;
         }
@@ -190,6 +201,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
         switch (message)
         {
             case Terminated gone: OnUnitGone(gone.ActorRef); break;
+            case WorkOver: StopNext(); break;
             case ControlOverdue: Abandon(); break;
             case VmProtocol.Pause pause: pause.Done.TrySetException(Ended()); break;
             case VmProtocol.Inject inject: inject.Done.TrySetException(Ended()); break;
@@ -461,18 +473,19 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
 
         _retiredBefore = Retired();
         _alarms!.Reset();
+        StopDeadline(); // like the first start, reading and unpacking a kernel takes as long as a busy host makes it take
         var (machine, spec, loader) = (_parts!.Machine, _run.Spec, _run.Loader);
-        _ = Task.Run(() =>
+        WorkOnMachine(() =>
         {
             machine.Memory.Clear(); // the loader wants the zeroed RAM of a machine that was just switched on
             machine.Reset();
-            return loader.Load(spec, machine);
-        }).PipeTo(Self, Self, _ => Reloaded.Instance, cause => new BuildFailed(cause));
+            loader.Load(spec, machine);
+            return Reloaded.Instance;
+        });
     }
 
     private void OnReloaded()
     {
-        StopDeadline();
         _log.Info("{0} starts again", _run.Spec.Name);
         Context.System.EventStream.Publish(new VmEvents.GuestRestarted(_run.Spec.Name, _restartReason));
         _flag.Ending = false;
@@ -556,6 +569,13 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
             if (unit.IsNobody()) continue;
             Context.Watch(unit);
             Context.Stop(unit);
+            return;
+        }
+
+        if (!_work.IsCompleted)
+        {
+            // Its answer, one or the other, comes here again.
+            _ = _work.ContinueWith(static _ => WorkOver.Instance, TaskScheduler.Default).PipeTo(Self);
             return;
         }
 
@@ -650,6 +670,8 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
 
     private sealed record Built(VmParts Parts);
     private sealed record BuildFailed(Exception Cause);
+    private sealed record WorkFailed(Exception Cause);
+    private sealed record WorkOver { public static readonly WorkOver Instance = new(); }
     private sealed record Reloaded { public static readonly Reloaded Instance = new(); }
     private sealed record UnitLost(string Unit, Exception Cause);
     private sealed record ControlOverdue { public static readonly ControlOverdue Instance = new(); }

@@ -14,6 +14,7 @@ internal sealed unsafe class CompiledTier : IDisposable
     private readonly ExecutableMemory _memory;
     private readonly Emitter _emitter = new();
     private readonly BlockCompiler _compiler;
+    private readonly DemandPages _linkPages = new(MaxLinks * (ulong)sizeof(Link));
     private readonly Link* _links;
     private readonly Op* _dispatch;
     private readonly byte* _firstCode;
@@ -25,7 +26,7 @@ internal sealed unsafe class CompiledTier : IDisposable
         (_memory, Threshold) = (memory, threshold);
         JumpCache = new JumpCache(s);
         // SAFETY: native tables that compiled code and its links point into; freed in Dispose, when no vCPU runs any more.
-        _links = (Link*)NativeMemory.Alloc((nuint)MaxLinks, (nuint)sizeof(Link));
+        _links = (Link*)_linkPages.Start;
         _dispatch = (Op*)NativeMemory.AllocZeroed((nuint)sizeof(Op));
         _dispatch->Fn = &CompiledOps.Dispatch;
         s->DispatchOp = _dispatch;
@@ -110,6 +111,13 @@ internal sealed unsafe class CompiledTier : IDisposable
         JumpCache.Flush();
     }
 
+    /// <summary>After <see cref="Clear"/>: the host gets back the memory of code and links.</summary>
+    public void Release()
+    {
+        _linkPages.Forget();
+        _memory.Forget(_firstCode);
+    }
+
     public override string ToString() => string.Create(CultureInfo.InvariantCulture,
         $"{Compilations} compiled, {UsedBytes >> 10} of {CodeBytes >> 10} KiB of machine code, {JumpCache.Flushes} jump cache flushes, ") +
         string.Create(CultureInfo.InvariantCulture, $"{_compiler.Covered} instructions covered, {_compiler.Left} left to tier 0");
@@ -117,7 +125,7 @@ internal sealed unsafe class CompiledTier : IDisposable
     public void Dispose()
     {
         JumpCache.Dispose();
-        NativeMemory.Free(_links);
+        _linkPages.Dispose();
         NativeMemory.Free(_dispatch);
         _memory.Dispose();
     }

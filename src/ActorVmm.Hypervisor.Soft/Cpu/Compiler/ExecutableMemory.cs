@@ -11,6 +11,9 @@ internal sealed unsafe partial class ExecutableMemory : IDisposable
     private const int ProtRead = 1, ProtWrite = 2, ProtExec = 4, MapShared = 1;
     private const uint CloseOnExec = 1;
 
+    /// <summary>Punches a hole into the file behind a shared mapping (madvise(2)).</summary>
+    private const int Remove = 9;
+
     private readonly nuint _size;
 
     private ExecutableMemory(byte* write, byte* run, nuint size)
@@ -57,6 +60,16 @@ internal sealed unsafe partial class ExecutableMemory : IDisposable
         }
     }
 
+    /// <summary>Gives the host back whole pages from <paramref name="first"/> (an address of <see cref="Write"/>) on: they are zeroes
+    /// then.</summary>
+    public void Forget(byte* first)
+    {
+        var start = (byte*)(((nint)first + 0xFFF) & ~0xFFF);
+        var end = Write + _size;
+        // SAFETY: whole pages at the end of the shared mapping, which hold no code that will run again. Where it fails, they keep memory.
+        if (start < end) _ = MAdvise(start, (nuint)(end - start), Remove);
+    }
+
     /// <summary>
     /// Lets a waiting garbage collection in. The collector cannot stop a thread inside machine code that it does not know, only between two
     /// calls of it, and may miss that moment often: the way back from a native function is where a thread always looks.
@@ -92,6 +105,9 @@ internal sealed unsafe partial class ExecutableMemory : IDisposable
 
     [LibraryImport("libc", EntryPoint = "munmap", SetLastError = true)]
     private static partial int Munmap(void* address, nuint length);
+
+    [LibraryImport("libc", EntryPoint = "madvise", SetLastError = true)]
+    private static partial int MAdvise(void* address, nuint length, int advice);
 
     [LibraryImport("libc", EntryPoint = "getpagesize")]
     private static partial int PageSize();

@@ -59,6 +59,42 @@ public sealed class PulseTests
     }
 
     [Fact]
+    public async Task A_vm_with_an_unplugged_device_is_pulsed_and_restarted_like_any_other()
+    {
+        var faults = new ProbeFaults().Crash(int.MaxValue);
+        static IEnumerator<VcpuExitKind> Guest(ScriptedVcpu cpu)
+        {
+            yield return cpu.In(ProbeDevice.Port + 1);
+            yield return cpu.Out(0x3F8, (byte)'.');
+            yield return cpu.WaitForInterrupt();
+            yield return cpu.Out(0x64, 0xFE); // reset
+            while (true) yield return cpu.WaitForInterrupt();
+        }
+
+        await using var fixture = new VmFixture("actorvmm.supervision.devices.probe { max-retries = 0, over-limit = unplug }");
+        var hypervisor = new ScriptedHypervisor(Guest);
+        var vm = await fixture.StartAsync(hypervisor, handler: new RestartsAlways(),
+            devices: parts => ProbeActor.Unit(parts, faults));
+        await VmFixture.EventuallyAsync(() => fixture.Console.Output == ".", "the guest goes on without the device");
+        Assert.Contains("probe = unplugged", (await vm.InspectAsync().WaitAsync(VmFixture.Patience)).ToString(), StringComparison.Ordinal);
+        for (var round = 1; round <= 3; round++)
+        {
+            await vm.PulseAsync().WaitAsync(VmFixture.Patience);
+            Assert.Equal(round, hypervisor.Machine!.Resets);
+        }
+
+        hypervisor.Machine!.SetInterruptLine(5, level: true);
+        await VmFixture.EventuallyAsync(() => fixture.Console.Output == "..", "the guest starts again");
+        vm.Stop();
+        Assert.Equal(StopReason.Requested, (await vm.Completion.WaitAsync(VmFixture.Patience)).Reason);
+    }
+
+    private sealed class RestartsAlways : IExitHandler
+    {
+        public StopVerdict OnStopping(StopReason reason) => StopVerdict.Restart;
+    }
+
+    [Fact]
     public async Task The_counters_are_read_while_it_runs_and_kept_when_it_has_ended()
     {
         await using var fixture = new VmFixture();

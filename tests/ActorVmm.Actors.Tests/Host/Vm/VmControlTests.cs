@@ -174,29 +174,4 @@ public sealed class VmControlTests
         Assert.Equal(StopReason.Requested, (await vm.Completion.WaitAsync(VmFixture.Patience)).Reason);
         await Assert.ThrowsAsync<InvalidOperationException>(() => vm.ResumeAsync().WaitAsync(VmFixture.Patience));
     }
-
-    [Fact]
-    public async Task Every_unit_answers_reset_save_and_restore()
-    {
-        await using var fixture = new VmFixture();
-        var vm = await fixture.StartAsync(new ScriptedHypervisor(Computing), devices: parts => ProbeActor.Unit(parts, new ProbeFaults()));
-        var system = fixture.Host.System;
-        foreach (var unit in (string[])["bus", "events", "vcpus/0", "devices/serial0", "devices/i8042", "devices/rtc", "devices/power", "devices/pvpanic"])
-        {
-            var selection = system.ActorSelection($"/user/host/vm/{unit}");
-            var saved = await selection.Ask<UnitProtocol.Saved>(UnitProtocol.Save.Instance, VmFixture.Patience);
-            var again = await selection.Ask<UnitProtocol.Saved>(UnitProtocol.Save.Instance, VmFixture.Patience);
-            Assert.Equal(saved.State, again.State); // saving changes nothing
-            var restored = await selection.Ask<UnitProtocol.Done>(new UnitProtocol.Restore(saved.State), VmFixture.Patience);
-            Assert.Null(restored.Refusal);
-            Assert.Equal(unit.Split('/')[^1], saved.Unit);
-            Assert.NotNull(await selection.Ask<UnitProtocol.Inspected>(UnitProtocol.Inspect.Instance, VmFixture.Patience));
-        }
-
-        var serial = system.ActorSelection("/user/host/vm/devices/serial0");
-        var foreign = await serial.Ask<UnitProtocol.Done>(new UnitProtocol.Restore("not a serial port"), VmFixture.Patience);
-        Assert.Equal("a String is not the state of serial0", foreign.Refusal);
-        vm.Stop();
-        await vm.Completion.WaitAsync(VmFixture.Patience);
-    }
 }

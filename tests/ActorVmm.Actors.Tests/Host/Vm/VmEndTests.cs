@@ -1,3 +1,4 @@
+using Akka.Actor;
 using ActorVmm.Hypervisor;
 using ActorVmm.Testing.Actors;
 
@@ -236,6 +237,42 @@ public sealed class VmEndTests
         Assert.Equal(StopReason.Requested, (await a.Completion).Reason);
         Assert.Equal(StopReason.Requested, (await b.Completion).Reason);
         Assert.Equal(0, hypervisor.LiveMachines);
+    }
+
+    [Fact]
+    public async Task A_machine_is_not_taken_down_under_whoever_still_loads_a_kernel_into_it()
+    {
+        static IEnumerator<VcpuExitKind> Resetting(ScriptedVcpu cpu)
+        {
+            yield return cpu.Out(0x64, 0xFE);
+            while (true) yield return cpu.WaitForInterrupt();
+        }
+
+        using var entered = new ManualResetEventSlim();
+        using var release = new ManualResetEventSlim();
+        var loader = new NoKernel
+        {
+            Loading = number =>
+            {
+                if (number == 1) return;
+                entered.Set();
+                release.Wait();
+            },
+        };
+        await using var fixture = new VmFixture(loader: loader);
+        var hypervisor = new ScriptedHypervisor(Resetting);
+        var vm = await fixture.StartAsync(hypervisor, handler: new RestartTwice());
+        Assert.True(await Task.Run(() => entered.Wait(VmFixture.Patience)));
+        var memory = hypervisor.Machine!.Memory;
+
+        fixture.Host.System.ActorSelection("/user/host/vm").Tell(Kill.Instance);
+
+        Assert.Equal(StopReason.Failed, (await vm.Completion.WaitAsync(VmFixture.Patience)).Reason);
+        Assert.False(hypervisor.Machine.IsDisposed);
+        Assert.True(memory.TryWrite(new Memory.GuestAddress(0), "the loader is still at it"u8));
+        release.Set();
+        await VmFixture.EventuallyAsync(() => hypervisor.LiveMachines == 0, "the machine is taken down");
+        await VmFixture.EventuallyAsync(() => !memory.TryWrite(new Memory.GuestAddress(0), "gone"u8), "its memory too");
     }
 
     private sealed class RestartTwice : IExitHandler

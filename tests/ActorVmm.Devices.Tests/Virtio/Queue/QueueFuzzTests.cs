@@ -17,29 +17,54 @@ public sealed class QueueFuzzTests(ITestOutputHelper output)
 {
     private const ushort Size = 8;
     private const ulong Ram = 1 << 20;
-    private const ulong Rings = 0x1_0000;
+    private const ulong RingsAt = 0x1_0000;
     private const ulong Canary = 0xC_0000;
+
+    /// <summary>The faults that a driver can cause with a ring that lies where it should.</summary>
+    private static readonly QueueFault[] s_faults =
+    [
+        QueueFault.AvailableIndexTooFar, QueueFault.DescriptorOutOfRange, QueueFault.HeadInFlight, QueueFault.ChainTooLong,
+        QueueFault.ReadableAfterWritable, QueueFault.BufferOutsideRam, QueueFault.IndirectNotNegotiated, QueueFault.IndirectNested,
+        QueueFault.IndirectWithNext, QueueFault.IndirectLength, QueueFault.IndirectOutsideRam,
+    ];
 
     [Fact]
     public void Random_rings_break_their_queue_at_worst()
     {
-        var random = Seeded();
+        var executions = Nightly.Count(200_000, 10_000_000);
+        var (sound, taken, faults) = Rings(Seeded(), executions);
+        output.WriteLine($"{executions} executions, {sound} of them sound, {taken} requests, {faults.Count} faults");
+        Assert.InRange(sound, executions / 50, executions); // it is no test where everything breaks at the first look
+        Assert.True(taken > executions / 50);
+    }
+
+    /// <summary>The corpus: a few seeds that cause, between them and in a moment, every fault there is.</summary>
+    [Fact]
+    public void A_few_seeds_cause_every_fault()
+    {
+        var caused = new HashSet<QueueFault>();
+        foreach (var seed in (ReadOnlySpan<int>)[1, 2, 3]) caused.UnionWith(Rings(new Random(seed), 1000).Faults);
+        Assert.Equal(s_faults, caused.Order());
+    }
+
+    private (long Sound, long Taken, HashSet<QueueFault> Faults) Rings(Random random, long executions)
+    {
         using var memory = GuestMemory.Create(Ram);
-        var line = new NoLine();
         var type = new Chewer();
         var ledger = new VirtioLedger(type.QueueSizes);
-        var mmio = new VirtioMmio(type, ledger, memory, line);
-        var driver = new VirtioDriver(mmio, memory, Rings);
+        var mmio = new VirtioMmio(type, ledger, memory, new NoLine());
+        var driver = new VirtioDriver(mmio, memory, RingsAt);
         memory.TrySliceForWrite(new GuestAddress(Canary), 4096, out var canary);
         canary.Fill(0xA5);
-        var executions = Nightly.Count(200_000, 10_000_000);
+        var heap = new HeapWatch(executions);
+        var faults = new HashSet<QueueFault>();
         long sound = 0;
         GuestRing? ring = null;
         for (long n = 0; n < executions; n++)
         {
             if (n % 8 == 0 || ring is null || mmio.Queue(0).Fault != QueueFault.None)
             {
-                ring ??= new GuestRing(memory, new GuestAddress(Rings), Size, eventIndex: true, indirect: true);
+                ring ??= new GuestRing(memory, new GuestAddress(RingsAt), Size, eventIndex: true, indirect: true);
                 driver.Negotiate((random.Next(4) == 0 ? 0 : VirtioFeatures.EventIndex)
                     | (random.Next(2) == 0 ? 0 : VirtioFeatures.IndirectDescriptors)
                     | (random.Next(4) == 0 ? VirtioFeatures.InOrder : 0));
@@ -52,14 +77,15 @@ public sealed class QueueFuzzTests(ITestOutputHelper output)
             driver.Ring(0);
             if (random.Next(4) == 0) mmio.OnBackend();
             if (mmio.Queue(0).Fault == QueueFault.None) sound++;
+            else faults.Add(mmio.Queue(0).Fault);
             Assert.InRange(mmio.Queue(0).InFlight, 0, Size);
+            heap.At(n);
         }
 
-        output.WriteLine($"{executions} executions, {sound} of them sound, {type.Taken} requests");
-        Assert.InRange(sound, executions / 50, executions); // it is no test where everything breaks at the first look
-        Assert.True(type.Taken > executions / 50);
         memory.TrySlice(new GuestAddress(Canary), 4096, out var after);
         Assert.Equal(-1, after.IndexOfAnyExcept((byte)0xA5));
+        Assert.InRange(heap.Growth, long.MinValue, HeapWatch.Bound);
+        return (sound, type.Taken, faults);
     }
 
     [Fact]
@@ -70,8 +96,9 @@ public sealed class QueueFuzzTests(ITestOutputHelper output)
         var type = new Chewer();
         var mmio = new VirtioMmio(type, new VirtioLedger(type.QueueSizes), memory, new NoLine());
         var executions = Nightly.Count(200_000, 10_000_000);
-        var values = (uint[])[0, 1, 2, 3, 0xB, 0xF, 8, 0x80, (uint)Rings, (uint)Rings + 0x1000, (uint)Rings + 0x2000, uint.MaxValue];
+        var values = (uint[])[0, 1, 2, 3, 0xB, 0xF, 8, 0x80, (uint)RingsAt, (uint)RingsAt + 0x1000, (uint)RingsAt + 0x2000, uint.MaxValue];
         var sizes = (int[])[4, 4, 4, 4, 4, 4, 1, 2, 8];
+        var heap = new HeapWatch(executions);
         var active = 0L;
         for (long n = 0; n < executions; n++)
         {
@@ -87,9 +114,11 @@ public sealed class QueueFuzzTests(ITestOutputHelper output)
             if (random.Next(64) == 0) mmio.OnDoorbell(random.Next(-1, 3));
             if (random.Next(256) == 0)
                 Assert.Equal(mmio.State, new VirtioMmio(new Chewer(), Copy(mmio), memory, new NoLine()).Restored(mmio.Save()).State);
+            heap.At(n);
         }
 
-        output.WriteLine($"{executions} executions, {active} while active");
+        output.WriteLine($"{executions} executions, {active} while active, {heap.Growth} bytes kept");
+        Assert.InRange(heap.Growth, long.MinValue, HeapWatch.Bound);
         Assert.True(active > executions / 20);
     }
 
@@ -101,9 +130,11 @@ public sealed class QueueFuzzTests(ITestOutputHelper output)
         var executions = Nightly.Count(200_000, 10_000_000);
         var type = new Chewer();
         var mmio = new VirtioMmio(type, new VirtioLedger(type.QueueSizes), memory, new NoLine());
+        var heap = new HeapWatch(executions);
         long accepted = 0;
         for (long n = 0; n < executions; n++)
         {
+            heap.At(n);
             var state = RandomState(random);
             if (mmio.Restore(state) is not null) continue;
             accepted++;
@@ -112,7 +143,8 @@ public sealed class QueueFuzzTests(ITestOutputHelper output)
             mmio.OnBackend();
         }
 
-        output.WriteLine($"{executions} executions, {accepted} accepted");
+        output.WriteLine($"{executions} executions, {accepted} accepted, {heap.Growth} bytes kept");
+        Assert.InRange(heap.Growth, long.MinValue, HeapWatch.Bound);
         Assert.True(accepted > executions / 100);
         Assert.True(accepted < executions);
     }
@@ -126,8 +158,8 @@ public sealed class QueueFuzzTests(ITestOutputHelper output)
         [
             (MmioRegister.Status, 0), (MmioRegister.Status, 1), (MmioRegister.Status, 3), (MmioRegister.DriverFeaturesSel, 1),
             (MmioRegister.DriverFeatures, 1), (MmioRegister.Status, 0xB), (MmioRegister.QueueSel, 0), (MmioRegister.QueueNum, Size),
-            (MmioRegister.QueueDescLow, (uint)Rings), (MmioRegister.QueueDriverLow, (uint)Rings + 0x1000),
-            (MmioRegister.QueueDeviceLow, (uint)Rings + 0x2000), (MmioRegister.QueueReady, 1), (MmioRegister.Status, 0xF),
+            (MmioRegister.QueueDescLow, (uint)RingsAt), (MmioRegister.QueueDriverLow, (uint)RingsAt + 0x1000),
+            (MmioRegister.QueueDeviceLow, (uint)RingsAt + 0x2000), (MmioRegister.QueueReady, 1), (MmioRegister.Status, 0xF),
         ])
         {
             if (random.Next(64) != 0) mmio.Write((ulong)register, 4, value);
@@ -200,8 +232,8 @@ public sealed class QueueFuzzTests(ITestOutputHelper output)
         var taken = answered + (ulong)random.Next(4);
         var slip = random.Next(20) == 0 ? 1 : 0;
         var setup = new QueueSetup(random.Next(16) == 0 ? (ushort)random.Next(65536) : Size, Ready: random.Next(4) != 0,
-            random.Next(8) == 0 ? Address(random) : new GuestAddress(Rings), new GuestAddress(Rings + 0x1000),
-                new GuestAddress(Rings + 0x2000));
+            random.Next(8) == 0 ? Address(random) : new GuestAddress(RingsAt), new GuestAddress(RingsAt + 0x1000),
+                new GuestAddress(RingsAt + 0x2000));
         var inFlight = Enumerable.Range(0, (int)(taken - answered) + slip).Select(i => new InFlightRequest(
             (ushort)(random.Next(32) == 0 ? random.Next(65536) : i), taken - 1 - (ulong)i,
             random.Next(8) == 0 ? (uint)random.Next() : null)).ToArray();

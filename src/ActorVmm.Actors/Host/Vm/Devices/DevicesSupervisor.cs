@@ -70,11 +70,14 @@ public sealed class DevicesSupervisor : UntypedActor
                 foreach (var device in _devices.Values) device.Actor.Forward(message);
                 break;
             case UnitProtocol.Inspect:
-                _ = Inspection.GatherAsync(Self.Path.Name, _devices.Values.Select(device => device.Actor).ToArray(),
+                _ = Inspection.GatherAsync(Self.Path.Name, Plugged().Select(device => device.Actor).ToArray(),
                     _settings.InspectDeadline, Health()).PipeTo(Sender, Self);
                 break;
             case UnitProtocol.Reset or UnitProtocol.Save or UnitProtocol.Stop:
-                foreach (var device in _devices.Values) device.Actor.Forward(message); // each answers the asker itself
+                foreach (var device in _devices.Values) ForwardTo(device, message);
+                break;
+            case UnitProtocol.Restore:
+                Sender.Tell(new UnitProtocol.Done(Self.Path.Name, "the devices have states of their own: each is restored by its name"));
                 break;
             case DevicesProtocol.RestoreDevice restore: OnRestore(restore); break;
             case DevicesProtocol.Press press when _devices.TryGetValue(press.Key.DeviceName(), out var pressed):
@@ -90,8 +93,17 @@ public sealed class DevicesSupervisor : UntypedActor
 
     private void OnRestore(DevicesProtocol.RestoreDevice restore)
     {
-        if (_devices.TryGetValue(restore.Device, out var device)) device.Actor.Forward(new UnitProtocol.Restore(restore.State));
+        if (_devices.TryGetValue(restore.Device, out var device)) ForwardTo(device, new UnitProtocol.Restore(restore.State));
         else Sender.Tell(new UnitProtocol.Done(restore.Device, "there is no such device"));
+    }
+
+    /// <summary>Each device answers the asker itself. For an empty slot it is said here that there is nothing to do: the machine with the
+    /// hole in it is reset, saved and restored like any other.</summary>
+    private void ForwardTo(Member member, object command)
+    {
+        if (!member.IsUnplugged) member.Actor.Forward(command);
+        else if (command is UnitProtocol.Save) Sender.Tell(new UnitProtocol.Saved(member.Unit.Name, State: null));
+        else Sender.Tell(new UnitProtocol.Done(member.Unit.Name));
     }
 
     // ---- A device that fails.
@@ -127,12 +139,11 @@ public sealed class DevicesSupervisor : UntypedActor
     {
         TakeOff(Context, member);
         _bus.Tell(new RemoveRoutee(member.Routee!));
-        _devices.Remove(member.Unit.Name);
     }
 
     private static void TakeOff(IActorContext context, Member member)
     {
-        member.Health = "unplugged";
+        member.Unplug();
         context.Stop(member.Actor);
     }
 
@@ -192,7 +203,7 @@ public sealed class DevicesSupervisor : UntypedActor
         }
         else
         {
-            member.Health = "unplugged";
+            member.Unplug();
             _bus.Tell(new RemoveRoutee(member.Routee!));
             TellWhenRouted(member.Actor); // asked again, the open bus answers
         }
@@ -229,6 +240,8 @@ public sealed class DevicesSupervisor : UntypedActor
         _bus.Tell(new AddRoutee(member.Routee));
     }
 
+    private IEnumerable<Member> Plugged() => _devices.Values.Where(device => !device.IsUnplugged);
+
     private SortedDictionary<string, string> Health()
     {
         var values = new SortedDictionary<string, string>(StringComparer.Ordinal);
@@ -250,6 +263,11 @@ public sealed class DevicesSupervisor : UntypedActor
         public int Generation { get; set; } = 1;
         public string Health { get; set; } = "serves";
         public long LastSample { get; private set; }
+
+        /// <summary>Its slot is empty, for good.</summary>
+        public bool IsUnplugged { get; private set; }
+
+        public void Unplug() => (Health, IsUnplugged) = ("unplugged", true);
 
         /// <summary>True where the device was inside the same turn at each look within the deadline.</summary>
         public bool HasNotMoved()

@@ -27,10 +27,15 @@ public sealed class EventsActor : UntypedActor
     }
 
     /// <summary>The poller's thread: it runs the mailboxes of the devices it tells.</summary>
-    internal static void StartThread(Action loop)
+    internal static void StartThread(Action loop) => StartThread("events", loop);
+
+    /// <summary>A thread of a backend that runs the mailboxes of the devices it tells.</summary>
+    internal static Thread StartThread(string name, Action loop)
     {
         var context = new CallerRunsContext(static () => false); // nobody wants this thread for anything else
-        new Thread(() => context.Bind(loop)) { IsBackground = true, Name = "events" }.Start();
+        var thread = new Thread(() => context.Bind(loop)) { IsBackground = true, Name = name };
+        thread.Start();
+        return thread;
     }
 
     /// <inheritdoc/>

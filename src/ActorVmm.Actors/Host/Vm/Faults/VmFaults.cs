@@ -17,6 +17,7 @@ public sealed class VmFaults : IDisposable
     private readonly Lock _lock = new();
     private readonly PriorityQueue<Action, (ulong At, ulong Order)> _due = new();
     private readonly ManualResetEventSlim _ended = new();
+    private readonly Dictionary<string, HandlerFaults> _handlers = new(StringComparer.Ordinal);
     private Action _rearm = static () => { };
     private ulong _order;
 
@@ -51,16 +52,17 @@ public sealed class VmFaults : IDisposable
         var handler = Engine.Site(FaultFamily.Handler, slot.Name);
         var mailbox = Engine.Site(FaultFamily.Mailbox, slot.Name);
         var both = new HandlerFaults(handler, mailbox, this);
+        _handlers[slot.Name] = both;
         handler.OnArmed(() => slot.Faults = both);
         mailbox.OnArmed(() => slot.Faults = both);
     }
 
-    /// <summary>Crash points of a virtio device's requests, once there is a rule for them.</summary>
+    /// <summary>Crash points of a virtio device's requests, once there is a rule for them; its slot is attached already.</summary>
     internal void Attach(string device, VirtioLedger ledger)
     {
-        var site = Engine.Site(FaultFamily.Handler, device);
-        var hook = new QueueFaults(new HandlerFaults(site, site, this));
-        site.OnArmed(() => ledger.CrashHook = hook);
+        var handler = _handlers[device];
+        handler.Repeats = () => ledger.IsRepeating;
+        Engine.Site(FaultFamily.Handler, device).OnArmed(() => ledger.CrashHook = new QueueFaults(handler));
     }
 
     /// <summary>A disk with the plan's faults before it.</summary>

@@ -1,3 +1,4 @@
+using ActorVmm.Actors.Host.Vm.Events;
 using ActorVmm.Actors.Host.Vm.Faults;
 using ActorVmm.Backends.Disks;
 using ActorVmm.Backends.Entropy;
@@ -48,6 +49,8 @@ internal static class VirtioRack
             {
                 ReadOnly = wanted.ReadOnly, Direct = wanted.Direct, Writeback = wanted.Writeback, Id = wanted.Id,
                 Engine = spec.Clock == ClockMode.Virtual ? IoEngine.Sync : wanted.Engine,
+                // What the device does about a finished request is done by the thread that finished it.
+                Start = (number, run) => EventsActor.StartThread($"{wanted.Id} io{number}", run),
             });
         }
         catch (DiskException cannot)

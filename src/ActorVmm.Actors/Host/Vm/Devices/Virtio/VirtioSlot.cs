@@ -1,6 +1,7 @@
 using Akka.Actor;
 using ActorVmm.Actors.Dispatch;
 using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Actors.Host.Vm.Faults;
 using ActorVmm.Backends.Polling;
 using ActorVmm.Devices;
 using ActorVmm.Devices.Virtio;
@@ -41,6 +42,7 @@ public sealed class VirtioSlot
         Ledger.Watch = new RequestTelemetry(parts.VmName, place.Name, queueSizes.Count,
             queue => place.Kind != VirtioKind.Net || queue % 2 != 0);
         Base.Work = () => DeviceWork.Of(Ledger.Queues);
+        if (FaultHooks.Compiled) parts.Faults?.Attach(place.Name, Ledger);
         Clock = new MachineTime(parts.Machine.Clock, parts.BootUnixNanoseconds);
         parts.Virtio.Add(this);
         _rung = [.. queueSizes.Select(static (_, queue) => new DoorbellRang(queue))];
@@ -120,6 +122,12 @@ public sealed class VirtioSlot
 
     /// <summary>The device is about to look at its backend: what rings from now on is another message.</summary>
     internal void BellHeard() => Interlocked.Exchange(ref _bell, 0);
+
+    /// <summary>A fresh instance is about to look at all queues: a doorbell that the failed one had not heard counts as heard.</summary>
+    internal void DoorbellsHeard()
+    {
+        foreach (var rung in _rung) rung.Heard();
+    }
 
     /// <summary>Asks for a ring again, although the last one was heard by an instance that then failed.</summary>
     internal void RingAgain()
