@@ -45,7 +45,7 @@ public sealed class ApiLoadTests(ITestOutputHelper output) : IDisposable
         output.WriteLine(string.Create(CultureInfo.InvariantCulture,
             $"{clients} clients, {Vms} VMs, {seconds:F1} s: {done} calls, {done / seconds:F0} per second, {errors.Count} errors"));
         output.WriteLine($"before {before}");
-        output.WriteLine($"with all connections {peak}");
+        output.WriteLine($"when the last client has gone {peak}");
         output.WriteLine($"after {after}");
         Assert.Empty(errors);
         Assert.True(done >= clients, $"{done} calls");
