@@ -23,6 +23,7 @@ internal sealed class KeeperActor : UntypedActor, IWithTimers
     private ResetHandler _resets = new(restarts: false);
     private bool _stopWhenStarted;
     private bool _startWhenStopped;
+    private bool _isLeaving;
     private long _began;
 
     public static Props Props(ManagedVm vm, FleetParts parts) => Akka.Actor.Props.Create(() => new KeeperActor(vm, parts));
@@ -105,6 +106,13 @@ internal sealed class KeeperActor : UntypedActor, IWithTimers
 
     private void OnStart(TaskCompletionSource<VmStatus> done)
     {
+        // A run that began now would have no keeper in a moment.
+        if (_isLeaving)
+        {
+            done.TrySetException(new FleetException(FleetFault.Conflict, $"{_vm.Name} is being removed"));
+            return;
+        }
+
         switch (State)
         {
             case VmState.Running or VmState.Paused: done.TrySetResult(_vm.Status); break;
@@ -181,8 +189,8 @@ internal sealed class KeeperActor : UntypedActor, IWithTimers
         if (State == VmState.Stopping || _stopWhenStarted)
         {
             BecomeStopped(VmState.Stopped, outcome.Text, outcome.ExitCode);
-            if (_startWhenStopped) BeginRun();
-            else FailStarters("was stopped before it ran");
+            if (_startWhenStopped && !_isLeaving) BeginRun();
+            else FailStarters("was stopped before it ran", FleetFault.Conflict);
             return;
         }
 
@@ -214,6 +222,7 @@ internal sealed class KeeperActor : UntypedActor, IWithTimers
         Complete(_stopWaiters);
         if (_removers.Count > 0)
         {
+            _isLeaving = true;
             foreach (var remover in _removers) Context.Parent.Tell(new FleetProtocol.Removable(_vm.Name, remover));
             _removers.Clear();
         }
@@ -317,6 +326,7 @@ internal sealed class KeeperActor : UntypedActor, IWithTimers
 
         if (State is VmState.Stopped or VmState.Failed)
         {
+            _isLeaving = true;
             Context.Parent.Tell(new FleetProtocol.Removable(_vm.Name, removal.Done));
             return;
         }
@@ -412,9 +422,9 @@ internal sealed class KeeperActor : UntypedActor, IWithTimers
         _log.Info("{0} is {1} {2}", _vm.Name, Word(state), detail);
     }
 
-    private void FailStarters(string why)
+    private void FailStarters(string why, FleetFault fault = FleetFault.Failed)
     {
-        foreach (var waiter in _startWaiters) waiter.TrySetException(new FleetException(FleetFault.Failed, $"{_vm.Name}: {why}"));
+        foreach (var waiter in _startWaiters) waiter.TrySetException(new FleetException(fault, $"{_vm.Name}: {why}"));
         _startWaiters.Clear();
     }
 

@@ -53,22 +53,30 @@ public sealed class VmFleet
     /// <param name="definition">What it is.</param>
     /// <param name="replace">One of that name gets the definition instead; it takes effect with its next start.</param>
     /// <exception cref="FleetException">The name is taken, or a limit of the host is reached.</exception>
-    public Task<VmStatus> DefineAsync(VmDefinition definition, bool replace = false)
+    public async Task<VmStatus> DefineAsync(VmDefinition definition, bool replace = false)
     {
+        ArgumentNullException.ThrowIfNull(definition);
+        var known = replace ? Find(definition.Spec.Name) : null;
         var done = Promise();
         _fleet.Tell(new FleetProtocol.Define(definition, replace, done));
-        return done.Task;
+        // One that is removed in the meantime answers nobody.
+        if (known is not null && await Task.WhenAny(done.Task, known.Removed).ConfigureAwait(false) == known.Removed)
+            done.TrySetException(new FleetException(FleetFault.NotFound, $"{definition.Spec.Name} has been removed"));
+        return await done.Task.ConfigureAwait(false);
     }
 
     /// <summary>Forgets a VM.</summary>
     /// <param name="name">Its name.</param>
     /// <param name="force">One that runs is killed first.</param>
     /// <exception cref="FleetException">There is none, or it runs.</exception>
-    public Task<VmStatus> RemoveAsync(string name, bool force = false)
+    public async Task<VmStatus> RemoveAsync(string name, bool force = false)
     {
+        var vm = Get(name);
         var done = Promise();
         _fleet.Tell(new FleetProtocol.Remove(name, force, done));
-        return done.Task;
+        // Two at the same time: the one that comes second may find a keeper that answers nobody any more. What it wanted is done.
+        if (await Task.WhenAny(done.Task, vm.Removed).ConfigureAwait(false) == vm.Removed) done.TrySetResult(vm.Status);
+        return await done.Task.ConfigureAwait(false);
     }
 
     /// <summary>Starts a VM; completes when its guest runs. One that runs already is left alone.</summary>

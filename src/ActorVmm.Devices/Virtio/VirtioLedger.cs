@@ -24,6 +24,9 @@ public sealed class VirtioLedger
     /// <summary>Looks on at each step of a request; null (the default) costs one compare per step. Set between messages.</summary>
     public ICrashHook? CrashHook { get; set; }
 
+    /// <summary>Hears of each request; null (the default) costs one compare per step. Set between messages.</summary>
+    public IRequestWatch? Watch { get; set; }
+
     /// <summary>True while a request is under way that a failed instance had begun.</summary>
     public bool IsRepeating
     {

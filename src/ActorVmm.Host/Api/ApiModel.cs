@@ -90,6 +90,7 @@ internal sealed record LinkView(string Vm, string Device, string State);
 [JsonSerializable(typeof(PulseView))]
 [JsonSerializable(typeof(LinkView))]
 [JsonSerializable(typeof(FleetEvent))]
+[JsonSerializable(typeof(IReadOnlyList<FleetEvent>))]
 [JsonSerializable(typeof(ReloadReport))]
 [JsonSerializable(typeof(string))]
 internal sealed partial class ApiJson : JsonSerializerContext;

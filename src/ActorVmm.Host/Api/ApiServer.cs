@@ -75,14 +75,16 @@ internal sealed class ApiServer : IAsyncDisposable
         app.Use(next => http => ApiErrors.Authorize(http, next, listeners.Token));
         app.UseWebSockets(new WebSocketOptions { KeepAliveInterval = TimeSpan.FromSeconds(30) });
         app.UseRouting();
-        var meters = new HostMeters(state.Fleet);
-        var metrics = new PrometheusText(meters.Refresh, meters.Meter, ExitTelemetry.Name + ".Exits", "System.Runtime");
+        var meters = new HostMeters(state.Fleet, TimeProvider.System);
+        var metrics = new PrometheusText(meters.Refresh, name => state.Fleet.Find(name) is not null, meters.Meter,
+            ExitTelemetry.MeterName, "System.Runtime");
         app.MapGet("/metrics", () => Results.Text(metrics.Write(), "text/plain; version=0.0.4; charset=utf-8"))
             .WithSummary("Metrics for Prometheus.");
         new VmEndpoints(state, TimeProvider.System).Map(app);
         app.MapOpenApi();
         app.UseEndpoints(static _ => { });
-        return new ApiServer(app, listeners.Socket, meters, metrics);
+        var export = OtlpExport.Start(log);
+        return new ApiServer(app, listeners.Socket, export is null ? [metrics, meters] : [export, metrics, meters]);
     }
 
     /// <summary>Listens.</summary>

@@ -5,6 +5,7 @@ using ActorVmm.Host.Fleet;
 using Microsoft.AspNetCore.Builder;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
+using Microsoft.OpenApi;
 
 namespace ActorVmm.Host.Api;
 
@@ -22,10 +23,13 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
         api.MapGet("/", static () => Results.Content(ApiPage.Html, "text/html; charset=utf-8")).ExcludeFromDescription();
         api.MapGet("/host", Host).WithSummary("The host: version, uptime, limits.").Produces<HostView>();
         api.MapPost("/host/reload", ReloadAsync).WithSummary("Reads the description again: what is new starts, what is gone stops.")
-            .Produces<ReloadReport>();
+            .Produces<ReloadReport>().Produces<ErrorView>(400).Produces<ErrorView>(409);
 
         api.MapGet("/vms", List).WithSummary("All VMs.").Produces<IReadOnlyList<VmView>>();
-        api.MapPost("/vms", CreateAsync).WithSummary("Adds a VM; ?start=true starts it too.").Produces<VmView>(201)
+        api.MapPost("/vms", CreateAsync).WithSummary("Adds a VM; ?start=true starts it too, ?directory=PATH is where relative paths begin.")
+            .AddOpenApiOperationTransformer((operation, _, _) => Body(operation, "application/json",
+                "A VM's description: name, and the keys of config/full.conf; restart, stop, on-reset."))
+           .Produces<VmView>(201)
             .Produces<ErrorView>(400).Produces<ErrorView>(409);
         api.MapGet("/vms/{name}", (string name) => View(name)).WithSummary("One VM.").Produces<VmView>().Produces<ErrorView>(404);
         api.MapDelete("/vms/{name}", (string name, bool? force) => RemoveAsync(name, force ?? false))
@@ -38,13 +42,15 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
         Command(api, "resume", "Lets a paused VM go on.", (name, _) => Fleet.ResumeAsync(name));
         api.MapPost("/vms/{name}/pulse", async (string name) => Results.Json(
                 new PulseView((await Fleet.PulseAsync(name).ConfigureAwait(false)).TotalMilliseconds), ApiJson.Default.PulseView))
-            .WithSummary("Pauses, saves, resets, restores and resumes a VM in place.").Produces<PulseView>();
+            .WithSummary("Pauses, saves, resets, restores and resumes a VM in place.").Produces<PulseView>()
+            .Produces<ErrorView>(404).Produces<ErrorView>(409).Produces<ErrorView>(502);
         api.MapPost("/vms/{name}/link/{device}", (string name, string device, string? state) => LinkAsync(name, device, state))
             .WithSummary("The cable of a network interface: ?state=up puts it in, ?state=down pulls it.").Produces<LinkView>()
             .Produces<ErrorView>(400).Produces<ErrorView>(404).Produces<ErrorView>(409).Produces<ErrorView>(502);
 
         api.MapPost("/vms/{name}/faults", InjectAsync)
-            .WithSummary("One more fault: the body is a rule of the faults section in HOCON or JSON.").Produces(204).Produces<ErrorView>(400)
+            .WithSummary("One more fault: the body is a rule of the faults section in HOCON or JSON.")
+            .AddOpenApiOperationTransformer((operation, _, _) => Body(operation, "text/plain", "A rule: see config/faults.conf.")).Produces(204).Produces<ErrorView>(400)
             .Produces<ErrorView>(404).Produces<ErrorView>(409);
         api.MapDelete("/vms/{name}/faults", (string name) =>
             {
@@ -53,14 +59,17 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
             })
             .WithSummary("Ends all faults of a VM.").Produces(204).Produces<ErrorView>(404).Produces<ErrorView>(409);
 
-        api.MapGet("/vms/{name}/logs", LogsAsync).WithSummary("The console from its first byte; ?follow=true goes on, ?tail=N gives the last N bytes.");
-        api.MapGet("/vms/{name}/console", ConsoleAsync).WithSummary("The console as a WebSocket; ?replay=N begins with the last N bytes.");
+        api.MapGet("/vms/{name}/logs", LogsAsync).WithSummary("The console from its first byte; ?follow=true goes on; ?tail=N gives the last N bytes, ?lines=N the last N lines.")
+            .Produces(200, contentType: "application/octet-stream").Produces<ErrorView>(400).Produces<ErrorView>(404);
+        api.MapGet("/vms/{name}/console", ConsoleAsync).WithSummary("The console as a WebSocket; ?replay=N begins with the last N bytes.")
+            .Produces(101).Produces<ErrorView>(400).Produces<ErrorView>(404);
         api.MapGet("/tree", TreeAsync).WithSummary("The actor tree with what each unit says about itself.").Produces<NodeView>();
         api.MapGet("/inspect",
             (string path) => InspectAsync(path)).WithSummary("One actor and what is below it: ?path=/user/host/VM/devices/serial0.")
-            .Produces<NodeView>().Produces<ErrorView>(404);
+            .Produces<NodeView>().Produces<ErrorView>(400).Produces<ErrorView>(404);
         api.MapGet("/events",
-            EventsAsync).WithSummary("What happened: server-sent events with ?follow=true, else an array; ?after=N skips.");
+            EventsAsync).WithSummary("What happened: server-sent events with ?follow=true, else an array; ?after=N skips, ?vm=NAME picks.")
+            .Produces<IReadOnlyList<FleetEvent>>();
     }
 
     private void Command(IEndpointRouteBuilder api, string verb, string summary, Func<string, TimeSpan?, Task<VmStatus>> command) =>
@@ -69,13 +78,26 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
                 await command(name, DeadlineOf(deadline)).ConfigureAwait(false);
                 return Fleet.Find(name) is { } vm ? Results.Json(VmView.Of(vm, time), ApiJson.Default.VmView) : Results.NoContent();
             })
-            .WithSummary(summary).Produces<VmView>().Produces<ErrorView>(404).Produces<ErrorView>(409).Produces<ErrorView>(502);
+            .WithSummary(summary).Produces<VmView>().Produces<ErrorView>(400).Produces<ErrorView>(404).Produces<ErrorView>(409).Produces<ErrorView>(502);
 
     private async Task<IResult> LinkAsync(string name, string device, string? word)
     {
         if (word is not ("up" or "down")) throw new BadHttpRequestException($"state = {word}: allowed are up and down");
         await Fleet.SetLinkAsync(name, device, up: word is "up").ConfigureAwait(false);
         return Results.Json(new LinkView(name, device, word), ApiJson.Default.LinkView);
+    }
+
+    // Said in the document only: a body is taken whatever its type is called, as curl and others leave that open.
+    private static Task Body(OpenApiOperation operation, string type, string what)
+    {
+        operation.RequestBody = new OpenApiRequestBody
+        {
+            Required = true, Description = what, Content = new Dictionary<string, OpenApiMediaType>(StringComparer.Ordinal)
+            {
+                [type] = new() { Schema = new OpenApiSchema { Type = type == "text/plain" ? JsonSchemaType.String : JsonSchemaType.Object } },
+            },
+        };
+        return Task.CompletedTask;
     }
 
     private static TimeSpan? DeadlineOf(string? text)
@@ -107,12 +129,14 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
 
     private IResult View(string name) => Results.Json(VmView.Of(Fleet.Get(name), time), ApiJson.Default.VmView);
 
-    private async Task<IResult> CreateAsync(HttpRequest request, bool? start)
+    private async Task<IResult> CreateAsync(HttpRequest request, bool? start, string? directory)
     {
         using var body = new MemoryStream();
         await request.Body.CopyToAsync(body, request.HttpContext.RequestAborted).ConfigureAwait(false);
         if (body.Length == 0) throw new BadHttpRequestException("the body is a VM's description in JSON: {\"name\":\"a\",\"kernel\":{\"path\":\"...\"}}");
-        var vm = FleetReader.ReadVm(body.GetBuffer().AsSpan(0, (int)body.Length), Environment.CurrentDirectory);
+        if (directory is not null && (!Path.IsPathFullyQualified(directory) || directory.Contains('\0', StringComparison.Ordinal)))
+            throw new BadHttpRequestException("directory: allowed is an absolute path");
+        var vm = FleetReader.ReadVm(body.GetBuffer().AsSpan(0, (int)body.Length), directory ?? Environment.CurrentDirectory);
         await state.DefineAsync(vm, replace: false).ConfigureAwait(false);
         if (start == true) await Fleet.StartAsync(vm.Name).ConfigureAwait(false);
         request.HttpContext.Response.Headers.Location = $"/vms/{vm.Name}";
@@ -133,11 +157,13 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
         return Results.NoContent();
     }
 
-    private async Task LogsAsync(HttpContext http, string name, bool? follow, long? tail)
+    private async Task LogsAsync(HttpContext http, string name, bool? follow, long? tail, long? lines)
     {
         var vm = Fleet.Get(name);
         var hub = state.Console(name);
-        var from = tail is { } bytes ? Math.Max(0, hub.Total - Math.Max(0, bytes)) : 0;
+        if (tail is not null && lines is not null) throw new BadHttpRequestException("tail and lines: give one of them");
+        if (tail < 0 || lines < 0) throw new BadHttpRequestException("tail and lines: allowed is 0 or more");
+        var from = tail is { } bytes ? Math.Max(0, hub.Total - bytes) : lines is { } count ? hub.LastLines(count) : 0;
         http.Response.ContentType = "application/octet-stream";
         using var ends = EndsWith(http, vm);
         try

@@ -105,7 +105,8 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
             }
 
             using var body = new ByteArrayContent(bytes);
-            await ShowAsync(parsed, await host.CallAsync(HttpMethod.Post, $"/vms?start={(parsed.GetValue(start) ? "true" : "false")}",
+            await ShowAsync(parsed, await host.CallAsync(HttpMethod.Post, $"/vms?start={(parsed.GetValue(start) ? "true" : "false")}&directory="
+                + Uri.EscapeDataString(path == "-" ? Environment.CurrentDirectory : Path.GetDirectoryName(Path.GetFullPath(path))!),
                 ApiJson.Default.VmView, body, cancel).ConfigureAwait(false), "created").ConfigureAwait(false);
         });
         return Examples.Of(command, "actorvmm create vm.json --start");
@@ -152,25 +153,33 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
     {
         var name = VmArgument();
         var follow = new Option<bool>("--follow", "-f") { Description = "Goes on until Ctrl-C." };
-        var tail = new Option<long?>("--tail") { Description = "Only the last N bytes.", HelpName = "N" };
+        var tail = new Option<long?>("--tail", "-n") { Description = "Only the last N lines.", HelpName = "N" };
+        tail.Validators.Add(result =>
+        {
+            if (result.Tokens is [{ Value: ['-', ..] value }]) result.AddError($"--tail {value}: allowed is 0 or more");
+        });
         var command = Client("logs", "Prints what a VM's console has printed, from its first byte.", [name, follow, tail],
             async (host, parsed, cancel) =>
         {
             var query = $"?follow={(parsed.GetValue(follow) ? "true" : "false")}"
-                + (parsed.GetValue(tail) is { } bytes ? string.Create(CultureInfo.InvariantCulture, $"&tail={bytes}") : "");
+                + (parsed.GetValue(tail) is { } bytes ? string.Create(CultureInfo.InvariantCulture, $"&lines={bytes}") : "");
             if (parsed.GetValue(_json))
             {
-                var text = new StringBuilder();
-                await host.StreamAsync($"/vms/{Escape(parsed, name)}/logs{query}",
-                    piece => { text.Append(Encoding.Latin1.GetString(piece.Span)); return Task.CompletedTask; },
-                        cancel).ConfigureAwait(false);
-                await PrintAsync(JsonSerializer.Serialize(text.ToString(), ApiJson.Default.String)).ConfigureAwait(false);
+                // One string per line of the console, so that it can be followed as well.
+                var lines = new LineSplitter();
+                Task PrintLineAsync(string line) => PrintAsync(JsonSerializer.Serialize(line, ApiJson.Default.String));
+                await host.StreamAsync($"/vms/{Escape(parsed, name)}/logs{query}", async piece =>
+                {
+                    foreach (var line in lines.Take(piece.Span)) await PrintLineAsync(line).ConfigureAwait(false);
+                    await output.FlushAsync(cancel).ConfigureAwait(false);
+                }, cancel).ConfigureAwait(false);
+                if (lines.Rest is { Length: > 0 } rest) await PrintLineAsync(rest).ConfigureAwait(false);
                 return;
             }
 
             await host.StreamAsync($"/vms/{Escape(parsed, name)}/logs{query}", WriteOutAsync, cancel).ConfigureAwait(false);
         });
-        return Examples.Of(command, "actorvmm logs web-0", "actorvmm logs -f web-0", "actorvmm logs --tail 2000 web-0");
+        return Examples.Of(command, "actorvmm logs web-0", "actorvmm logs -f web-0", "actorvmm logs --tail 20 web-0");
     }
 
     private Command ConsoleCommand()
@@ -310,6 +319,9 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
             foreach (var removed in report.Removed) await output.WriteLineAsync($"removed  {removed}").ConfigureAwait(false);
             foreach (var (changed, needs) in report.Changed)
                 await output.WriteLineAsync($"changed  {changed}{(needs ? ": takes effect with actorvmm restart " + changed : "")}")
+                    .ConfigureAwait(false);
+            if (report.Host.Count > 0)
+                await output.WriteLineAsync($"changed  host: {string.Join(", ", report.Host)}: takes effect when the host is started again")
                     .ConfigureAwait(false);
             foreach (var failure in report.Failures) await output.WriteLineAsync($"failed   {failure}").ConfigureAwait(false);
             if (report.Failures.Count > 0) throw new HostClientException("not all of the description could be carried out");

@@ -44,7 +44,7 @@ internal sealed class ApiSession : IMicrovm, IRunObserver, IAsyncDisposable
     public ApiSession(string path, string id, bool isConfigurable, int maxPayload)
     {
         (Id, IsConfigurable) = (id, isConfigurable);
-        _metrics.Readings = () => Readings;
+        (_metrics.Readings, _metrics.Spec) = (() => Readings, () => Spec);
         _api = new FirecrackerApi(this, _metrics, Environment.CurrentDirectory);
         _server = MicroServer.Listen(Path.GetFullPath(path), _api.HandleAsync, maxPayload);
         _flushing = new Timer(_ => _metrics.Flush(), state: null, s_metricsPeriod, s_metricsPeriod);

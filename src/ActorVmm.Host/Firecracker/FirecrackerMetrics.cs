@@ -1,5 +1,8 @@
+using System.Globalization;
 using System.Text.Json;
+using ActorVmm.Actors;
 using ActorVmm.Actors.Host.Vm;
+using ActorVmm.Actors.Host.Vm.Devices;
 
 namespace ActorVmm.Host.Firecracker;
 
@@ -13,10 +16,14 @@ internal sealed class FirecrackerMetrics(TimeProvider time) : IDisposable
     private readonly Lock _gate = new();
     private readonly SortedDictionary<string, long> _api = new(StringComparer.Ordinal);
     private StreamWriter? _file;
+    private ExitTimes? _times;
     private VmReadings _last = VmReadings.None;
 
     /// <summary>Where the counters come from.</summary>
     public Func<VmReadings> Readings { get; set; } = static () => VmReadings.None;
+
+    /// <summary>What the present run was built from: it has the names of the devices. Null where nothing runs.</summary>
+    public Func<VmSpec?> Spec { get; set; } = static () => null;
 
     /// <summary>True where there is a file.</summary>
     public bool IsOpen
@@ -32,6 +39,7 @@ internal sealed class FirecrackerMetrics(TimeProvider time) : IDisposable
             try
             {
                 _file = new StreamWriter(new FileStream(path, FileMode.Append, FileAccess.Write, FileShare.ReadWrite));
+                _times ??= new ExitTimes(() => Spec()?.Name);
                 return null;
             }
             catch (Exception cannot) when (
@@ -80,6 +88,7 @@ internal sealed class FirecrackerMetrics(TimeProvider time) : IDisposable
         {
             _file?.Dispose();
             _file = null;
+            _times?.Dispose();
         }
     }
 
@@ -101,6 +110,7 @@ internal sealed class FirecrackerMetrics(TimeProvider time) : IDisposable
         json.WriteNumber("exit_io_out", Delta(IsPort, range => range.Writes));
         json.WriteNumber("exit_mmio_read", Delta(range => !IsPort(range), range => range.Reads));
         json.WriteNumber("exit_mmio_write", Delta(range => !IsPort(range), range => range.Writes));
+        _times?.WriteTo(json);
         json.WriteNumber("failures",
             Math.Max(0, now.Devices.Sum(device => device.Failures) - before.Devices.Sum(device => device.Failures)));
         json.WriteEndObject();
@@ -109,14 +119,53 @@ internal sealed class FirecrackerMetrics(TimeProvider time) : IDisposable
             var old = before.Devices.FirstOrDefault(other => string.Equals(other.Name, device.Name, StringComparison.Ordinal));
             bool Mine(RangeReadings range) => string.Equals(range.Device, device.Name, StringComparison.Ordinal);
             json.WriteStartObject(SectionOf(device.Name));
-            json.WriteNumber("read_count", Delta(Mine, range => range.Reads));
-            json.WriteNumber("write_count", Delta(Mine, range => range.Writes));
-            json.WriteNumber("error_count", device.Failures - (old?.Failures ?? 0));
-            json.WriteNumber("restart_count", device.Restarts - (old?.Restarts ?? 0));
+            if (device.Work.Disk is { } disk) WriteDisk(json, disk, old?.Work.Disk);
+            else if (device.Work.Net is { } net) WriteNet(json, net, old?.Work.Net);
+            else if (device.Work.Queues is [var queue]) WriteEntropy(json, queue, old?.Work.Queues is [var before0] ? before0 : null);
+            else
+            {
+                json.WriteNumber("read_count", Delta(Mine, range => range.Reads));
+                json.WriteNumber("write_count", Delta(Mine, range => range.Writes));
+            }
+
+            json.WriteNumber("error_count", Math.Max(0, device.Failures - (old?.Failures ?? 0)));
+            json.WriteNumber("restart_count", Math.Max(0, device.Restarts - (old?.Restarts ?? 0)));
             json.WriteEndObject();
         }
 
         json.WriteEndObject();
+    }
+
+    // A run that began meanwhile counts from zero.
+    private static void Write(Utf8JsonWriter json, string name, long now, long? before) =>
+        json.WriteNumber(name, now >= (before ?? 0) ? now - (before ?? 0) : now);
+
+    private static void WriteDisk(Utf8JsonWriter json, DiskReadings now, DiskReadings? before)
+    {
+        Write(json, "read_count", now.Reads, before?.Reads);
+        Write(json, "read_bytes", now.ReadBytes, before?.ReadBytes);
+        Write(json, "write_count", now.Writes, before?.Writes);
+        Write(json, "write_bytes", now.WrittenBytes, before?.WrittenBytes);
+        Write(json, "flush_count", now.Flushes, before?.Flushes);
+        Write(json, "execute_fails", now.Errors, before?.Errors);
+        Write(json, "invalid_reqs_count", now.Malformed, before?.Malformed);
+        Write(json, "rate_limiter_throttled_events", now.Throttled, before?.Throttled);
+    }
+
+    private static void WriteNet(Utf8JsonWriter json, NetReadings now, NetReadings? before)
+    {
+        Write(json, "rx_packets_count", now.Received, before?.Received);
+        Write(json, "rx_bytes_count", now.ReceivedBytes, before?.ReceivedBytes);
+        Write(json, "rx_fails", now.ReceivedDropped, before?.ReceivedDropped);
+        Write(json, "tx_packets_count", now.Sent, before?.Sent);
+        Write(json, "tx_bytes_count", now.SentBytes, before?.SentBytes);
+        Write(json, "tx_fails", now.SentDropped, before?.SentDropped);
+    }
+
+    private static void WriteEntropy(Utf8JsonWriter json, QueueReadings now, QueueReadings? before)
+    {
+        Write(json, "entropy_event_count", now.Requests, before?.Requests);
+        Write(json, "entropy_bytes", now.BytesToGuest, before?.BytesToGuest);
     }
 
     private void Count(string key)
@@ -139,12 +188,17 @@ internal sealed class FirecrackerMetrics(TimeProvider time) : IDisposable
         "snapshot" => "snapshot", "hotplug" => "hotplug_memory", _ => "other",
     };
 
-    // serial0 is Firecracker's uart; blk0 and net0 are block_ and net_ with their number.
-    private static string SectionOf(string device) => device switch
+    // serial0 is Firecracker's uart, rng0 its entropy; blk0 and net0 are block_ and net_ with the ids that they were given.
+    private string SectionOf(string device) => device switch
     {
         "serial0" => "uart",
-        _ when device.StartsWith("blk", StringComparison.Ordinal) => $"block_{device[3..]}",
-        _ when device.StartsWith("net", StringComparison.Ordinal) => $"net_{device[3..]}",
+        "rng0" => "entropy",
+        _ when device.StartsWith("blk", StringComparison.Ordinal) => $"block_{IdOf(device, Spec()?.Disks.Select(static disk => disk.Id))}",
+        _ when device.StartsWith("net", StringComparison.Ordinal) => $"net_{IdOf(device, Spec()?.Nets.Select(static net => net.Id))}",
         _ => device,
     };
+
+    private static string IdOf(string device, IEnumerable<string>? ids) =>
+        int.TryParse(device.AsSpan(3), NumberStyles.None, CultureInfo.InvariantCulture, out var index)
+            && ids?.ElementAtOrDefault(index) is { Length: > 0 } id ? id : device[3..];
 }

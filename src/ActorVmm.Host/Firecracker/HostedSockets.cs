@@ -29,7 +29,7 @@ internal sealed class HostedSockets : IAsyncDisposable
 
     private async Task OnAddedAsync(ManagedVm vm)
     {
-        var metrics = new FirecrackerMetrics(TimeProvider.System) { Readings = () => vm.Readings };
+        var metrics = new FirecrackerMetrics(TimeProvider.System) { Readings = () => vm.Readings, Spec = () => vm.Handle?.Spec };
         var api = new FirecrackerApi(new Hosted(_state.Fleet, vm), metrics, _directory);
         MicroServer? old;
         lock (_gate) _servers.Remove(vm.Name, out old);

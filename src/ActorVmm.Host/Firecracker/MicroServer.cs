@@ -13,6 +13,9 @@ internal sealed class MicroServer : IAsyncDisposable
     /// <summary>Connections at the same time (micro-http's MAX_CONNECTIONS).</summary>
     public const int MaxConnections = 10;
 
+    private const int MaxLingerBytes = 1 << 20;
+    private static readonly TimeSpan s_linger = TimeSpan.FromSeconds(1);
+
     private static readonly byte[] s_full = Encoding.ASCII.GetBytes(
         "HTTP/1.1 503 \r\nServer: Firecracker API\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: 40\r\n\r\n"
         + "{ \"error\": \"Too many open connections\" }");
@@ -27,6 +30,7 @@ internal sealed class MicroServer : IAsyncDisposable
     private readonly SemaphoreSlim _one = new(1, 1);
     private readonly Task _accepting;
     private readonly HashSet<Task> _connections = [];
+    private readonly HashSet<Task> _refused = [];
     private readonly Lock _gate = new();
 
     private MicroServer(Socket listener, string path, Func<MicroRequest, Task<MicroReply>> handle, int maxPayload)
@@ -79,7 +83,7 @@ internal sealed class MicroServer : IAsyncDisposable
         _listener.Dispose();
         await _accepting.ConfigureAwait(false);
         Task[] open;
-        lock (_gate) open = [.. _connections];
+        lock (_gate) open = [.. _connections, .. _refused];
         await Task.WhenAll(open).ConfigureAwait(false);
         File.Delete(_path);
         _over.Dispose();
@@ -119,27 +123,51 @@ internal sealed class MicroServer : IAsyncDisposable
 
             var isFull = false;
             lock (_gate) isFull = _connections.Count >= MaxConnections;
-            if (isFull)
-            {
-                await RefuseAsync(socket).ConfigureAwait(false);
-                continue;
-            }
-
-            var serving = ServeAsync(socket);
-            lock (_gate) _connections.Add(serving);
-            _ = serving.ContinueWith(done =>
-            {
-                lock (_gate) _connections.Remove(done);
-            }, CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
+            Keep(isFull ? _refused : _connections, isFull ? RefuseAsync(socket) : ServeAsync(socket));
         }
+    }
+
+    /// <summary>Remembers a task while it runs.</summary>
+    private void Keep(HashSet<Task> among, Task task)
+    {
+        lock (_gate) among.Add(task);
+        _ = task.ContinueWith(done =>
+        {
+            lock (_gate) among.Remove(done);
+        }, CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
     }
 
     private async Task RefuseAsync(Socket socket)
     {
+        await Task.Yield();
         using (socket)
         {
-            try { await socket.SendAsync(s_full, _over.Token).ConfigureAwait(false); }
+            bool isFlood;
+            lock (_gate) isFlood = _refused.Count > MaxConnections;
+            try
+            {
+                await SendAsync(socket, s_full).ConfigureAwait(false);
+                if (!isFlood) await LingerAsync(socket).ConfigureAwait(false);
+            }
             catch (Exception gone) when (gone is SocketException or OperationCanceledException) { /* as good as refused */ }
+        }
+    }
+
+    /// <summary>
+    /// Says that nothing more comes, and reads what the client still sends: a socket that is closed with bytes unread resets the connection,
+    /// and the client may lose the answer or fail on it. Bounded in time and bytes.
+    /// </summary>
+    private async Task LingerAsync(Socket socket)
+    {
+        socket.Shutdown(SocketShutdown.Send);
+        using var patience = CancellationTokenSource.CreateLinkedTokenSource(_over.Token);
+        patience.CancelAfter(s_linger);
+        var buffer = new byte[4096];
+        for (var left = MaxLingerBytes; left > 0;)
+        {
+            var got = await socket.ReceiveAsync(buffer, patience.Token).ConfigureAwait(false);
+            if (got == 0) return;
+            left -= got;
         }
     }
 
@@ -177,6 +205,7 @@ internal sealed class MicroServer : IAsyncDisposable
                 catch (MicroHttpException bad)
                 {
                     await SendAsync(socket, FirecrackerApi.Fault(bad.Message).ToBytes()).ConfigureAwait(false);
+                    await LingerAsync(socket).ConfigureAwait(false);
                     return;
                 }
 

@@ -24,6 +24,7 @@ internal sealed class ConsoleHub(int headBytes = 64 << 10, int ringBytes = 256 <
     private byte[] _ring = [];
     private int _headLength;
     private long _total;
+    private long _ringFrom;
     private byte[] _input = [];
     private int _inputStart;
     private int _inputCount;
@@ -39,8 +40,17 @@ internal sealed class ConsoleHub(int headBytes = 64 << 10, int ringBytes = 256 <
     /// <summary>The position of the first byte of the latest that is kept.</summary>
     public long LatestFrom
     {
-        get { lock (_gate) return Math.Max(0, _total - ringBytes); }
+        get { lock (_gate) return Oldest; }
     }
+
+    /// <summary>How much of the beginning is kept.</summary>
+    public int HeadBytes => headBytes;
+
+    /// <summary>How much of the latest is kept.</summary>
+    public int RingBytes => ringBytes;
+
+    // What a smaller ring of an earlier process had lost is not in this one either.
+    private long Oldest => Math.Max(_ringFrom, _total - ringBytes);
 
     /// <summary>Viewers at this moment.</summary>
     public int Viewers => Volatile.Read(ref _viewers);
@@ -63,6 +73,53 @@ internal sealed class ConsoleHub(int headBytes = 64 << 10, int ringBytes = 256 <
         _printed.Raise();
     }
 
+    /// <summary>The position at which the last <paramref name="lines"/> lines begin, as far as the latest output is kept.</summary>
+    public long LastLines(long lines)
+    {
+        lock (_gate)
+        {
+            var oldest = Oldest;
+            var position = _total;
+            // A line break at the very end ends the last line, and begins none.
+            for (var seen = 0L; position > oldest; position--)
+            {
+                if (_ring[(int)((position - 1) % _ring.Length)] != (byte)'\n' || position == _total) continue;
+                if (++seen >= lines) break;
+            }
+
+            return lines <= 0 ? _total : position;
+        }
+    }
+
+    /// <summary>Takes over what an earlier process has kept; nothing happens where something was printed already.</summary>
+    /// <param name="head">The beginning.</param>
+    /// <param name="latest">The latest bytes.</param>
+    /// <param name="total">How many were printed.</param>
+    public void Preload(ReadOnlySpan<byte> head, ReadOnlySpan<byte> latest, long total)
+    {
+        lock (_gate)
+        {
+            if (_total > 0) return;
+            KeepHead(head);
+            latest = latest[Math.Max(0, latest.Length - ringBytes)..];
+            _ringFrom = _total = total - latest.Length;
+            if (_total > 0) Array.Resize(ref _ring, ringBytes);
+            KeepLatest(latest);
+            _total = total;
+        }
+    }
+
+    /// <summary>The first bytes, as far as they are kept.</summary>
+    public int ReadHead(Span<byte> into)
+    {
+        lock (_gate)
+        {
+            var count = Math.Min(_headLength, into.Length);
+            _head.AsSpan(0, count).CopyTo(into);
+            return count;
+        }
+    }
+
     /// <summary>Copies what was printed at <paramref name="position"/> and after it, as much as fits and is kept.</summary>
     /// <param name="position">Moved past what was copied; where bytes are no longer kept, past these as well.</param>
     /// <param name="into">Room.</param>
@@ -74,7 +131,8 @@ internal sealed class ConsoleHub(int headBytes = 64 << 10, int ringBytes = 256 <
         {
             lost = 0;
             if (position >= _total) return 0;
-            if (position < _headLength && position < _total - _ring.Length)
+            var oldest = Oldest;
+            if (position < _headLength && position < oldest)
             {
                 var fromHead = (int)Math.Min(_headLength - position, into.Length);
                 _head.AsSpan((int)position, fromHead).CopyTo(into);
@@ -82,7 +140,6 @@ internal sealed class ConsoleHub(int headBytes = 64 << 10, int ringBytes = 256 <
                 return fromHead;
             }
 
-            var oldest = Math.Max(0, _total - ringBytes);
             if (position < oldest)
             {
                 lost = oldest - position;

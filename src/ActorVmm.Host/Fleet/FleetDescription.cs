@@ -32,6 +32,24 @@ internal sealed record HostDescription
 
     /// <summary>How long the host waits for all its VMs when it ends.</summary>
     public TimeSpan StopDeadline { get; init; } = TimeSpan.FromSeconds(60);
+
+    /// <summary>Directory in which the consoles are kept over the end of this process; null keeps them in memory only.</summary>
+    public string? ConsoleDirectory { get; init; }
+
+    /// <summary>Keys that are another in <paramref name="next"/> and cannot change while the host runs. (The deadline of the end and the
+    /// number of parallel starts can.)</summary>
+    public IReadOnlyList<string> FixedChanges(HostDescription next)
+    {
+        ArgumentNullException.ThrowIfNull(next);
+        (string Key, object? Before, object? After)[] keys =
+        [
+            ("socket", Socket, next.Socket), ("tcp-port", TcpPort, next.TcpPort), ("token-file", TokenFile, next.TokenFile),
+            ("firecracker-sockets", FirecrackerSockets, next.FirecrackerSockets), ("max-vms", Limits.MaxVms, next.Limits.MaxVms),
+            ("max-memory-mib", Limits.MaxMemoryMib, next.Limits.MaxMemoryMib), ("console-kib", ConsoleKib, next.ConsoleKib),
+            ("console-directory", ConsoleDirectory, next.ConsoleDirectory),
+        ];
+        return [.. keys.Where(static key => !Equals(key.Before, key.After)).Select(static key => key.Key)];
+    }
 }
 
 /// <summary>One VM of a fleet.</summary>

@@ -74,6 +74,7 @@ internal static class FleetReader
             TcpPort = (int?)host.Integer("tcp-port", Need.Nullable, 1, 65535),
             TokenFile = PathOf(host, "token-file", baseDirectory),
             FirecrackerSockets = PathOf(host, "firecracker-sockets", baseDirectory),
+            ConsoleDirectory = PathOf(host, "console-directory", baseDirectory),
             ParallelStarts = (int)(host.Integer("parallel-starts", Need.Nullable, 1, 64) ?? (ulong)defaults.ParallelStarts),
             ConsoleKib = (int)(host.Integer("console-kib", Need.Nullable, 4, 65536) ?? (ulong)defaults.ConsoleKib),
             Limits = new FleetLimits(

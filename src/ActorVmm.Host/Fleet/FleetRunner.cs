@@ -27,11 +27,16 @@ internal sealed class FleetRunner(HostState state, ILogger log, Action<string> p
     }
 
     /// <summary>What is new starts, what is gone stops and goes, what has changed says whether it needs a restart.</summary>
-    public async Task<ReloadReport> ReloadAsync(FleetDescription description, CancellationToken cancel)
+    /// <param name="description">The new one.</param>
+    /// <param name="hostChanges">Keys of the host's own section that have changed and take effect only with another host.</param>
+    /// <param name="cancel">The host ends.</param>
+    public async Task<ReloadReport> ReloadAsync(FleetDescription description, IReadOnlyList<string> hostChanges, CancellationToken cancel)
     {
         await _one.WaitAsync(cancel).ConfigureAwait(false);
         try
         {
+            // What was removed over the API is in the description still: it comes back.
+            foreach (var name in _described.Keys.Where(name => state.Fleet.Find(name) is null).ToArray()) _described.Remove(name);
             var wanted = description.Vms.ToDictionary(vm => vm.Name, StringComparer.Ordinal);
             var failures = new List<string>();
             var gone = _described.Values.Where(vm => !wanted.ContainsKey(vm.Name)).ToArray();
@@ -61,7 +66,7 @@ internal sealed class FleetRunner(HostState state, ILogger log, Action<string> p
             }
 
             failures.AddRange(await StartInOrderAsync(added, description.Host.ParallelStarts, cancel).ConfigureAwait(false));
-            var report = new ReloadReport([.. added.Select(vm => vm.Name)], [.. gone.Select(vm => vm.Name)], changed, failures);
+            var report = new ReloadReport([.. added.Select(vm => vm.Name)], [.. gone.Select(vm => vm.Name)], changed, hostChanges, failures);
             state.Fleet.Journal.Append("", "reloaded",
                 $"{report.Added.Count} added, {report.Removed.Count} removed, {report.Changed.Count} changed, {failures.Count} failures");
             return report;

@@ -1,5 +1,7 @@
 using System.Diagnostics;
+using System.Globalization;
 using System.Runtime.InteropServices;
+using System.Text;
 using ActorVmm.Actors;
 using ActorVmm.Actors.Fleet;
 using ActorVmm.Host.Api;
@@ -30,6 +32,7 @@ internal sealed class HostDaemon(HostServices services, ConsoleDescriptors descr
 {
     private static readonly TimeSpan s_answer = TimeSpan.FromSeconds(5);
 
+    private HostDescription _present = new();
     private readonly TaskCompletionSource _ending = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
     /// <summary>Completes when the API listens and the VMs of the description have been started; for tests.</summary>
@@ -84,9 +87,11 @@ internal sealed class HostDaemon(HostServices services, ConsoleDescriptors descr
         using var notifier = Notifier.OfProcess();
         using var over = new CancellationTokenSource();
         var fleet = new VmFleet(system, host, description.Host.Limits);
-        var state = new HostState(fleet, services.Hypervisors, description.Host.ConsoleKib);
+        _present = description.Host;
+        await using var consoles = new ConsoleShelf(description.Host.ConsoleKib << 10, description.Host.ConsoleDirectory, log);
+        var state = new HostState(fleet, services.Hypervisors, consoles);
         using var runner = new FleetRunner(state, log, notifier.Status);
-        if (options.File is { } file) state.Reload = () => ReloadAsync(file, runner, notifier, log, over.Token);
+        if (options.File is { } file) state.Reload = () => ReloadAsync(file, fleet, runner, notifier, log, over.Token);
         await using var sockets = description.Host.FirecrackerSockets is { } directory ? new HostedSockets(state, directory, log) : null;
         var api = ApiServer.Build(state, listeners, log);
         await using var _ = api.ConfigureAwait(false);
@@ -106,28 +111,49 @@ internal sealed class HostDaemon(HostServices services, ConsoleDescriptors descr
 
         notifier.Stopping();
         await over.CancelAsync().ConfigureAwait(false);
-        await runner.StopAsync(description.Host.StopDeadline).ConfigureAwait(false);
+        await runner.StopAsync(_present.StopDeadline).ConfigureAwait(false);
         await watchdog.ConfigureAwait(false);
         await descriptors.Errors.WriteLineAsync("stopped: requested").ConfigureAwait(false);
         return ExitCodes.Success;
     }
 
-    private static async Task<ReloadReport> ReloadAsync(string file, FleetRunner runner, Notifier notifier, ILogger log,
+    private async Task<ReloadReport> ReloadAsync(string file, VmFleet fleet, FleetRunner runner, Notifier notifier, ILogger log,
         CancellationToken cancel)
     {
         notifier.Reloading(Stopwatch.GetTimestamp() / (Stopwatch.Frequency / 1_000_000));
         try
         {
             // Read whole before anything is touched: a description with an error changes nothing.
-            var report = await runner.ReloadAsync(FleetReader.ReadFile(file), cancel).ConfigureAwait(false);
-            log.Information("Reloaded {File}: added {Added}, removed {Removed}, changed {Changed}, failures {Failures}",
-                file, report.Added, report.Removed, report.Changed.Keys, report.Failures);
+            var next = FleetReader.ReadFile(file);
+            var report = await runner.ReloadAsync(next, _present.FixedChanges(next.Host), cancel).ConfigureAwait(false);
+            // What cannot change is compared with what the host was started with, each time.
+            _present = _present with { StopDeadline = next.Host.StopDeadline, ParallelStarts = next.Host.ParallelStarts };
+            // Whoever sent SIGHUP reads it here.
+            await descriptors.Errors.WriteAsync(Report(file, report)).ConfigureAwait(false);
             return report;
+        }
+        catch (Exception refused) when (refused is not OperationCanceledException)
+        {
+            fleet.Journal.Append("", "reload-failed", refused.Message.ReplaceLineEndings("; "));
+            throw;
         }
         finally
         {
             notifier.Ready("reloaded");
         }
+    }
+
+    private static string Report(string file, ReloadReport report)
+    {
+        var text = new StringBuilder().Append(CultureInfo.InvariantCulture, $"actorvmm: {file} was read again\n");
+        foreach (var name in report.Added) text.Append(CultureInfo.InvariantCulture, $"  added    {name}\n");
+        foreach (var name in report.Removed) text.Append(CultureInfo.InvariantCulture, $"  removed  {name}\n");
+        foreach (var (name, needs) in report.Changed)
+            text.Append(CultureInfo.InvariantCulture, $"  changed  {name}{(needs ? ": takes effect with its next start" : "")}\n");
+        if (report.Host.Count > 0)
+            text.Append(CultureInfo.InvariantCulture, $"  changed  host: {string.Join(", ", report.Host)}: takes effect when the host is started again\n");
+        foreach (var failure in report.Failures) text.Append(CultureInfo.InvariantCulture, $"  failed   {failure}\n");
+        return text.ToString();
     }
 
     private static async Task WatchAsync(VmFleet fleet, Notifier notifier, ILogger log, CancellationToken cancel)

@@ -14,13 +14,15 @@ internal sealed class PrometheusText : IDisposable
     private readonly Lock _gate = new();
     private readonly SortedDictionary<string, Family> _families = new(StringComparer.Ordinal);
     private readonly Action _refresh;
+    private readonly Func<string, bool> _isKnown;
 
     /// <param name="refresh">Called before each look.</param>
+    /// <param name="isKnown">Whether there is a VM of this name: the series of one that has gone are forgotten.</param>
     /// <param name="own">A meter that is shown; others of its name are another host's in this process.</param>
     /// <param name="meters">Names of more meters that are shown.</param>
-    public PrometheusText(Action refresh, Meter own, params string[] meters)
+    public PrometheusText(Action refresh, Func<string, bool> isKnown, Meter own, params string[] meters)
     {
-        _refresh = refresh;
+        (_refresh, _isKnown) = (refresh, isKnown);
         _listener.InstrumentPublished = (instrument, listener) =>
         {
             if (ReferenceEquals(instrument.Meter, own) || meters.Contains(instrument.Meter.Name, StringComparer.Ordinal))
@@ -38,7 +40,7 @@ internal sealed class PrometheusText : IDisposable
         lock (_gate)
         {
             // What is observed is told anew each time: a VM that has gone is not told again.
-            foreach (var family in _families.Values.Where(family => family.IsObserved)) family.Series.Clear();
+            foreach (var family in _families.Values) family.Forget(_isKnown);
             _refresh();
             _listener.RecordObservableInstruments();
             var text = new StringBuilder();
@@ -52,19 +54,22 @@ internal sealed class PrometheusText : IDisposable
     private void Take(Instrument instrument, double value, ReadOnlySpan<KeyValuePair<string, object?>> tags)
     {
         var labels = Labels(tags);
+        string? vm = null;
+        foreach (var (key, tag) in tags)
+            if (key is "vm") vm = tag as string;
         lock (_gate)
         {
             var name = NameOf(instrument);
             if (!_families.TryGetValue(name, out var family)) _families.Add(name, family = new Family(name, instrument));
-            family.Take(labels, value);
+            family.Take(labels, vm, value);
         }
     }
 
     private static string NameOf(Instrument instrument)
     {
         var name = new StringBuilder(instrument.Name.Replace('.', '_').Replace('-', '_'));
-        if (instrument.Unit is "s") name.Append("_seconds");
-        if (instrument.Unit is "By") name.Append("_bytes");
+        var unit = instrument.Unit switch { "s" => "_seconds", "By" => "_bytes", _ => "" };
+        if (!instrument.Name.EndsWith(unit.Replace('_', '.'), StringComparison.Ordinal)) name.Append(unit);
         if (IsCounter(instrument)) name.Append("_total");
         return name.ToString();
     }
@@ -93,16 +98,30 @@ internal sealed class PrometheusText : IDisposable
     {
         private readonly double[] _bounds = [.. (instrument as Histogram<double>)?.Advice?.HistogramBucketBoundaries ?? []];
 
-        public bool IsObserved { get; } = instrument.IsObservable;
-        public SortedDictionary<string, double[]> Series { get; } = new(StringComparer.Ordinal);
+        private readonly SortedDictionary<string, (double[] Numbers, string? Vm)> _series = new(StringComparer.Ordinal);
 
+        private bool IsObserved => instrument.IsObservable;
         private bool IsHistogram => instrument is Histogram<double>;
 
-        // A histogram's series: its buckets, then more, then the sum.
-        public void Take(string labels, double value)
+        /// <summary>Drops what will be told anew, and what is of a VM that has gone.</summary>
+        public void Forget(Func<string, bool> isKnown)
         {
-            if (!Series.TryGetValue(labels, out var numbers)) Series.Add(labels,
-                numbers = new double[IsHistogram ? _bounds.Length + 2 : 1]);
+            if (IsObserved)
+            {
+                _series.Clear();
+                return;
+            }
+
+            foreach (var gone in _series.Where(one => one.Value.Vm is { } vm && !isKnown(vm)).Select(one => one.Key).ToArray())
+                _series.Remove(gone);
+        }
+
+        // A histogram's series: its buckets, then more, then the sum.
+        public void Take(string labels, string? vm, double value)
+        {
+            if (!_series.TryGetValue(labels, out var series))
+                _series.Add(labels, series = (new double[IsHistogram ? _bounds.Length + 2 : 1], vm));
+            var numbers = series.Numbers;
             if (!IsHistogram)
             {
                 numbers[0] = IsObserved ? value : numbers[0] + value;
@@ -116,10 +135,10 @@ internal sealed class PrometheusText : IDisposable
 
         public void Write(StringBuilder text)
         {
-            if (Series.Count == 0) return;
+            if (_series.Count == 0) return;
             var type = IsHistogram ? "histogram" : IsCounter(instrument) ? "counter" : "gauge";
             text.Append(CultureInfo.InvariantCulture, $"# HELP {name} {instrument.Description}\n# TYPE {name} {type}\n");
-            foreach (var (labels, numbers) in Series)
+            foreach (var (labels, (numbers, _)) in _series)
             {
                 if (IsHistogram) WriteBuckets(text, labels, numbers);
                 else text.Append(name).Append(labels.Length > 0 ? "{" + labels + "}" : "").Append(CultureInfo.InvariantCulture,

@@ -1,4 +1,7 @@
 using System.Diagnostics;
+using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
 using ActorVmm.Testing.Guests;
 using Xunit;
 using Xunit.Abstractions;
@@ -8,7 +11,7 @@ namespace ActorVmm.EndToEnd.Tests.Fleet;
 /// <summary>The commands in a real shell, with real processes: <c>commands.sh</c> beside this file.</summary>
 public sealed class CommandScriptTests(ITestOutputHelper output)
 {
-    private static readonly TimeSpan s_deadline = TimeSpan.FromMinutes(5);
+    private static readonly TimeSpan s_deadline = TimeSpan.FromMinutes(15);
 
     [Fact]
     public async Task Every_command_does_as_a_new_user_expects()
@@ -21,6 +24,13 @@ public sealed class CommandScriptTests(ITestOutputHelper output)
             var start = new ProcessStartInfo("/bin/bash") { RedirectStandardOutput = true, RedirectStandardError = true };
             start.ArgumentList.Add(Script());
             start.Environment["KERNEL"] = kernel;
+            start.Environment["README"] = Path.Combine(Path.GetDirectoryName(Script())!, "../../../README.md");
+            using (var free = new TcpListener(IPAddress.Loopback, 0))
+            {
+                free.Start();
+                start.Environment["PORT"] = ((IPEndPoint)free.LocalEndpoint).Port.ToString(CultureInfo.InvariantCulture);
+            }
+
             var dotnet = Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") is { Length: > 0 } path ? path : "dotnet";
             start.Environment["ACTORVMM"] = $"{dotnet} {Path.Combine(AppContext.BaseDirectory, "actorvmm.dll")}";
             using var process = Process.Start(start)!;

@@ -2,7 +2,7 @@
 # Tries the commands of a host of VMs as somebody would who has just read --help, wrong uses included. Every step says what it expects; the
 # first one that is otherwise ends the script with the step's words and what came instead.
 #
-#   ACTORVMM="dotnet .../actorvmm.dll" KERNEL=ELF-that-prints-an-exclamation-mark-and-halts commands.sh
+#   ACTORVMM="dotnet .../actorvmm.dll" KERNEL=ELF-that-prints-an-exclamation-mark-and-halts README=README.md PORT=free commands.sh
 set -uo pipefail
 
 read -ra program <<<"$ACTORVMM"
@@ -11,7 +11,7 @@ export ACTORVMM_SOCKET=$work/host.sock
 host=
 trap '[[ -n $host ]] && kill -TERM "$host" 2>/dev/null; wait; rm -rf -- "$work"' EXIT
 
-actorvmm() { timeout 60 "${program[@]}" "$@"; }
+actorvmm() { timeout 240 "${program[@]}" "$@"; }
 
 steps=0
 # expect WHAT STATUS PATTERN COMMAND...: status and the pattern (extended, over stdout and stderr together)
@@ -21,15 +21,41 @@ expect() {
   out=$(actorvmm "$@" 2>&1 </dev/null)
   got=$?
   steps=$((steps + 1))
-  if [[ $got != "$status" ]] || ! grep -Eqz -- "$pattern" <<<"$out"; then
+  if [[ $got != $status ]] || ! grep -Eqz -- "$pattern" <<<"$out"; then
     printf 'step %d: %s\n  actorvmm %s\n  expected status %s and /%s/, got status %s and:\n%s\n' \
       "$steps" "$what" "$*" "$status" "$pattern" "$got" "$out"
     exit 1
   fi
 }
 
+# expect_json WHAT FILTER COMMAND...: status 0, and standard output is JSON for which jq's filter is true
+expect_json() {
+  local what=$1 filter=$2 out got
+  shift 2
+  command -v jq >/dev/null || return 0
+  out=$(actorvmm "$@" 2>"$work/errors" </dev/null)
+  got=$?
+  steps=$((steps + 1))
+  if ((got != 0)) || [[ -s $work/errors ]] || ! jq -es "$filter" <<<"$out" >/dev/null; then
+    printf 'step %d: %s\n  actorvmm %s\n  expected JSON with %s, got:\n%s\n%s\n' "$steps" "$what" "$*" "$filter" "$out" "$(<"$work/errors")"
+    exit 1
+  fi
+}
+
+# wait_for WHAT FILE PATTERN: until a file has it
+wait_for() {
+  local _
+  for _ in $(seq 4800); do
+    grep -Eqs -- "$3" "$2" && return
+    read -rt 0.05 <> <(:) || true
+  done
+  printf 'not seen: %s; %s has:\n' "$1" "$2"
+  cat "$2"
+  exit 1
+}
+
 cat >"$work/fleet.conf" <<EOF
-host { firecracker-sockets = fc }
+host { firecracker-sockets = fc, console-kib = 16 }
 templates { tiny { kernel.path = "$KERNEL", memory.size-mib = 2, hypervisor = soft, stop.deadline = 200ms } }
 vms {
   web { template = tiny, count = 2, restart { policy = always, back-off = 100ms } }
@@ -46,7 +72,52 @@ expect 'a right description'         0   'valid: 3 VMs, 6 MiB'                  
 expect 'TCP without a token'         152 'needs a bearer token'                           host --config "$work/fleet.conf" --tcp-port 8080
 expect 'help has examples'           0   'Examples:'                                      logs --help
 
-"${program[@]}" host --config "$work/fleet.conf" 2>"$work/host.log" &
+expect '--check wants a file'         153 'needs --config FILE'                            host --check
+expect 'the version'                 0   '^[0-9]+[.]'                                     --version
+expect 'an option of no command'     153 "'--fast'"                                       ps --fast
+expect 'a shell that is not known'   153 'fish'                                           completion fish
+expect 'a count that is none'        153 'few'                                            top -n few
+expect 'a demo of too many'          153 '--vcpus 999: allowed is 1 to'                   demo --vcpus 999
+expect 'a demo without its kernel'   153 'no such file'                                   demo --kernel /nowhere
+expect 'crashes without --crash'     153 '--crashes needs --crash'                        demo --crashes 3
+expect 'a forward without a network' 153 'give --net'                                     demo --forward tcp:1-2
+expect 'an unknown hypervisor'       153 'xen'                                            run --hypervisor xen
+expect 'an override without a key'   153 'key=value'                                      check x.conf --set count
+expect 'no such description'         152 'nowhere'                                        check /nowhere.conf
+expect 'an experiment of nothing'    153 'experiment'                                     experiment
+expect 'an experiment that is not'   152 'nowhere'                                        experiment run /nowhere.conf
+expect 'no such run'                 '[1-9]*' 'nowhere'                                   experiment diff /nowhere/a /nowhere/b
+echo "kernel.path = \"$KERNEL\", memory.size-mib = 2, hypervisor = soft" >"$work/one.conf"
+expect 'one VM is valid'             0   'valid: 1 vCPU, 2 MiB'                           check "$work/one.conf"
+expect 'until it is overridden'      152 'vcpus.count = 0: allowed is'                    check "$work/one.conf" --set vcpus.count=0
+expect_json 'the doctor for machines' 'length == 1'                                       doctor --json
+
+# Each command that --help names has help of its own, and a place in the README.
+commands=$(actorvmm --help | sed -n '/^Commands:/,$ s/^  \([a-z]\+\) .*/\1/p')
+[[ $(wc -w <<<"$commands") -ge 25 ]] || { echo "commands in --help: $commands"; exit 1; }
+for command in $commands; do
+  grep -Eq "\`([^\`]*[ ,])?$command\b" "$README" || { echo "the README does not tell of $command"; exit 1; }
+done
+printf '%s\n' $commands | xargs -P 2 -I {} timeout 240 "${program[@]}" {} --help >"$work/help" || { echo 'a command has no help'; exit 1; }
+for command in run replay diff; do actorvmm experiment "$command" --help >>"$work/help"; done
+# Every option that help knows is one that completion knows, and the other way around.
+help=$(grep -Eo -- '--[a-z][a-z-]+' "$work/help" | sort -u)
+known=$(actorvmm completion bash | sed -n "/then reply='--/ s/.*reply='\(.*\)'/\1/p" | tr ' ' '\n' | sort -u)
+for option in $known; do
+  grep -qx -- "$option" <<<"$help" || { echo "help does not tell of $option"; exit 1; }
+done
+
+# One VM on its own: it runs until it is told to end.
+"${program[@]}" run "$work/one.conf" >"$work/one.out" 2>"$work/one.err" &
+one=$!
+wait_for 'the guest of run' "$work/one.out" '!'
+kill -TERM "$one"
+wait "$one"
+status=$?
+[[ $status == 143 ]] || { echo "run ended with status $status after SIGTERM"; cat "$work/one.err"; exit 1; }
+
+echo 'a token that is long enough' >"$work/token"
+"${program[@]}" host --config "$work/fleet.conf" --tcp-port "$PORT" --token-file "$work/token" 2>"$work/host.log" &
 host=$!
 for _ in $(seq 600); do
   [[ $(actorvmm ps --names 2>/dev/null | wc -l) == 3 && $(actorvmm ps 2>/dev/null | grep -c running) == 2 ]] && break
@@ -56,6 +127,7 @@ done
 expect 'what runs'                   0   'web-0 +running.*web-1 +running'                 ps
 expect 'for machines'                0   '"name":"db".*"state":"stopped"'                 ps --json
 expect 'only the names'              0   '^db.web-0.web-1.$'                              ps --names
+expect_json 'all of them'            '.[0] | length == 3 and all(.name and .state and .restartPolicy)' ps --json
 expect 'start one'                   0   '^db: running'                                   start db
 expect 'pause two'                   0   'db: paused.web-0: paused'                       pause db web-0
 expect 'paused is seen'              0   'db +paused'                                     ps
@@ -73,6 +145,55 @@ expect 'what happened'               0   'db +started.*db +pulse'               
 expect 'one look at what they do'    0   'EXITS/s'                                        top -n 1 -d 0.1
 expect 'a wrong deadline'            152 'allowed is a time'                              stop db --deadline soon
 expect 'it runs: no rm'              33  'stop it first, or remove it by force'           rm db
+expect_json 'a pulse for machines'   '.[0].pauseMilliseconds > 0'                         pulse db --json
+expect_json 'what it printed'        '.[0] == "!"'                                        logs db --json
+expect_json 'a device for machines'  '.[0].path == "/user/host/db/devices/serial0" and .[0].values.mailbox == "0"' inspect db/devices/serial0 --json
+expect_json 'every actor has a depth' '[.. | objects | select(.path? and (.path | startswith("/user/host/db"))) | .values.mailbox] | length > 8 and all' tree --json
+expect_json 'events for machines'    'length > 5 and all(.number and .at and .kind)'      events --json
+expect_json 'top for machines'       '.[0] | length == 3'                                 top -n 1 -d 0.1 --json
+expect_json 'pause for machines'     '.[0].state == "paused"'                             pause db --json
+expect_json 'resume for machines'    '.[0].state == "running"'                            resume db --json
+expect 'a fault'                     0   '^.$'                                            inject db 'kind = actor-crash, device = serial0, times = 1'
+expect 'no such fault'               152 'did you mean actor-crash'                       inject db 'kind = actor-crahs'
+expect 'healed'                      0   '^.$'                                            inject db --heal
+expect 'a cable that is not there'   33  'no network interface net0'                      link db net0 down
+expect 'events of one'               0   'db +fault +injected'                            events --vm db
+expect 'too many bytes'              153 "Cannot parse argument 'all'"                    logs db --tail all
+expect 'another socket'              33  'no host answers on /nowhere.sock'               ps --socket /nowhere.sock
+expect 'this socket'                 0   'db +running'                                    ps -s "$ACTORVMM_SOCKET"
+
+# A viewer that stays: it sees what comes, and its leaving stops nothing.
+set -m # else a shell's background jobs do not hear Ctrl-C
+"${program[@]}" events -f --vm extra --json >"$work/events.out" 2>&1 &
+watching=$!
+set +m
+(cd "$work" && cp "$KERNEL" near && echo '{"name":"extra","kernel":{"path":"near"},"memory":{"size-mib":2},"hypervisor":"soft"}' >vm.json)
+expect 'paths begin at the file'     0   '^extra: created, running'                       create "$work/vm.json" --start
+wait_for 'the event of a start' "$work/events.out" '"vm":"extra","kind":"started"'
+kill -INT "$watching"; wait "$watching"
+[[ $? == 130 ]] || { echo 'events -f does not end with Ctrl-C'; exit 1; }
+"${program[@]}" logs -f extra >"$work/logs.out" 2>&1 &
+watching=$!
+wait_for 'the log of the first run' "$work/logs.out" '^!$'
+expect 'there is one already'        33  'a VM named extra already'                       create "$work/vm.json"
+expect 'no JSON'                     152 'body'                                           create "$KERNEL"
+expect_json 'a restart for machines' '.[0].runs == 2'                                     restart extra -t 0s --json
+wait_for 'the log of the second run' "$work/logs.out" '^!!$'
+[[ $(actorvmm console --replay 1 extra </dev/null) == '!' ]] || { echo 'the console does not replay'; exit 1; }
+expect 'it runs on'                  0   'extra +running'                                 ps
+expect_json 'rm for machines'        '.[0] == "extra"'                                    rm -f extra --json
+wait "$watching" || { echo 'logs -f does not end with its VM'; cat "$work/logs.out"; exit 1; }
+[[ $(actorvmm create - <"$work/vm.json" 2>&1) == *'no such file'* ]] || { echo 'create - took a relative path from elsewhere'; exit 1; }
+
+# The same over TCP, for who has the token.
+if command -v curl >/dev/null; then
+  api=http://127.0.0.1:$PORT
+  [[ $(curl -s -o "$work/body" -w '%{http_code}' "$api/vms") == 401 ]] || { echo 'TCP without the token'; exit 1; }
+  grep -q '"code":"unauthorized"' "$work/body" || { echo 'another shape of an error'; exit 1; }
+  said=$(curl -s -H "Authorization: Bearer $(<"$work/token")" "$api/vms/db")
+  [[ $said == *'"name":"db"'* ]] || { echo "with the token: $said"; exit 1; }
+fi
+
 expect 'stop'                        0   '^db: stopped'                                   stop db --deadline 0s
 expect 'stopped: no pause'           33  'db is stopped and cannot be paused'             pause db
 expect 'restart'                     0   '^web-0: running'                                restart web-0 --deadline 0s
@@ -96,11 +217,16 @@ expect 'and is seen'                 0   'web-1 .*/3 MiB'                       
 echo 'vms {' >"$work/fleet.conf"
 expect 'an error changes nothing'    152 'not closed'                                     reload
 expect 'all is as before'            0   'cache +running'                                 ps
+echo "host { max-vms = 9 }, vms { cache { kernel.path = \"$KERNEL\", memory.size-mib = 2, hypervisor = soft, stop.deadline = 200ms } }" >"$work/fleet.conf"
+expect_json 'reload for machines'    '(.[0].removed | sort == ["web-0", "web-1"]) and (.[0].host | index("max-vms"))' reload --json
 
-# Completion, in a shell that has only this.
-complete=$(actorvmm completion bash) || exit 1
-words=$(bash -c "$complete"'; COMP_WORDS=(actorvmm re); COMP_CWORD=1; _actorvmm; echo "${COMPREPLY[*]}"')
-[[ $words == 'resume restart reload' || $words == *resume*reload* ]] || { echo "completion of re: $words"; exit 1; }
+# Completion, in a shell that has only this; the names are those of the host that runs.
+actorvmm completion bash >"$work/completion" || exit 1
+printf '#!/bin/sh\nexec %s "$@"\n' "$ACTORVMM" >"$work/actorvmm"
+chmod +x "$work/actorvmm"
+complete() { bash -c 'source "$0"; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _actorvmm; echo "${COMPREPLY[*]}"' "$work/completion" "$@"; }
+[[ $(complete actorvmm re) == 'restart resume reload' ]] || { echo "completion of re: $(complete actorvmm re)"; exit 1; }
+[[ $(complete "$work/actorvmm" stop ca) == cache ]] || { echo "completion of stop ca: $(complete "$work/actorvmm" stop ca)"; exit 1; }
 
 kill -TERM "$host"
 wait "$host"

@@ -40,6 +40,8 @@ public sealed class ApiTests
                     ("POST", "/vms/a/link/net0?state=up", null, 404, "not-found"),
                     ("POST", "/vms/nix/link/net0?state=up", null, 404, "not-found"),
                     ("GET", "/vms/a/link/net0", null, 405, "method-not-allowed"),
+                ("GET", "/vms/a/logs?tail=1&lines=1", null, 400, "bad-request"), ("GET", "/vms/a/logs?lines=-1", null, 400, "bad-request"),
+                    ("POST", "/vms?directory=here", "{}", 400, "bad-request"),
             ])
         {
             using var request = new HttpRequestMessage(new HttpMethod(method),

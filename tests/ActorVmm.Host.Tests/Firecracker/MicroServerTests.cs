@@ -92,6 +92,30 @@ public sealed class MicroServerTests : IDisposable
             StringComparison.Ordinal);
     }
 
+    /// <summary>A socket closed with bytes unread is reset, and the client may fail before it has read why.</summary>
+    [Fact]
+    public async Task Who_sends_more_than_is_read_gets_the_answer_and_an_orderly_end()
+    {
+        await using var server = Listen();
+        for (var i = 0; i < 50; i++)
+        {
+            using var socket = await ConnectAsync();
+            var answer = await TalkAsync(socket, "PUT /entropy HTTP/1.1\r\nContent-Length: 100000\r\n\r\n" + new string('x', 100_000));
+            Assert.EndsWith("is larger than the limit of 100 allowed by server.\"}", answer, StringComparison.Ordinal);
+        }
+
+        var full = new List<Socket>();
+        for (var i = 0; i < MicroServer.MaxConnections; i++)
+        {
+            full.Add(await ConnectAsync());
+            await TalkAsync(full[i], "GET / HTTP/1.1\r\n\r\n", "\r\n\r\n");
+        }
+
+        using (var more = await ConnectAsync())
+            Assert.Contains("Too many open connections", await TalkAsync(more, "GET / HTTP/1.1\r\n\r\n"), StringComparison.Ordinal);
+        full.ForEach(static socket => socket.Dispose());
+    }
+
     [Fact]
     public async Task A_client_that_asks_first_is_told_to_go_on()
     {

@@ -43,6 +43,7 @@ public sealed class HostCommandTests
     [InlineData("link a net0", 153, "Required argument 'STATE' missing")]
     [InlineData("link a net0 sideways", 153, "sideways")]
     [InlineData("stop a --deadline soon", 152, "allowed is a time")]
+    [InlineData("logs a --tail -1", 153, "--tail -1: allowed is 0 or more")]
     [InlineData("create nix.json", 152, "cannot be read")]
     [InlineData("inject a kind=block-eoi", 152, "did you mean block-eio?")]
     [InlineData("inject b kind=block-eio", 33, "b is stopped: a fault needs a VM that runs")]
@@ -105,7 +106,12 @@ public sealed class HostCommandTests
         var second = await host.CommandAsync("console a --replay 3", "!");
         Assert.Equal((0, "xyz!"), (second.Status, second.Output));
         Assert.Equal((0, "Welcome to ActorVmm\r\nREADY\r\nxyz!", ""), await host.CommandAsync("logs a"));
-        Assert.Equal((0, "yz!", ""), await host.CommandAsync("logs a --tail 3"));
+        Assert.Equal((0, "xyz!", ""), await host.CommandAsync("logs a --tail 1"));
+        Assert.Equal((0, "READY\r\nxyz!", ""), await host.CommandAsync("logs -n 2 a"));
+        Assert.Equal((0, "", ""), await host.CommandAsync("logs a --tail 0"));
+        Assert.Equal((0, "Welcome to ActorVmm\r\nREADY\r\nxyz!", ""), await host.CommandAsync("logs a --tail 99"));
+        Assert.Equal((0, "\"Welcome to ActorVmm\"\n\"READY\"\n\"xyz!\"\n", ""), await host.CommandAsync("logs a --json"));
+        using (var http = host.Http()) Assert.Equal("yz!", await http.GetStringAsync("/vms/a/logs?tail=3"));
         Assert.Contains("running", (await host.CommandAsync("ps")).Output, StringComparison.Ordinal);
     }
 
@@ -139,6 +145,14 @@ public sealed class HostCommandTests
         Assert.Contains("running (needs restart)", (await host.CommandAsync("ps")).Output, StringComparison.Ordinal);
         await host.CommandAsync("restart b");
         Assert.Contains("0/17 MiB", (await host.CommandAsync("ps")).Output, StringComparison.Ordinal);
+
+        // What was removed by hand is in the description still; and some keys of the host only another host can take.
+        await host.CommandAsync("rm -f c");
+        host.Here.Write("fleet.conf", "host { max-vms = 9, stop-deadline = 9s }\n" + File.ReadAllText(host.ConfigPath));
+        Assert.Equal((0, "added    c\nchanged  host: max-vms: takes effect when the host is started again\n", ""),
+            await host.CommandAsync("reload"));
+        using (var report = JsonDocument.Parse((await host.CommandAsync("reload --json")).Output))
+            Assert.Equal("max-vms", Assert.Single(report.RootElement.GetProperty("host").EnumerateArray()).GetString());
 
         host.Here.Write("fleet.conf", "vms { b { kernel.path = nix } }");
         var wrong = await host.CommandAsync("reload");
@@ -174,8 +188,9 @@ public sealed class HostCommandTests
         {
             var help = await host.CommandAsync($"{command} --help");
             Assert.True(help.Status == 0 && help.Output.Contains("Examples:", StringComparison.Ordinal), $"{command}: {help.Output}");
-            Assert.Contains($"    {command}) words=", bash, StringComparison.Ordinal);
-            Assert.Contains($"    {command}) found=", zsh, StringComparison.Ordinal);
+            Assert.Contains($"    {command})\n", bash, StringComparison.Ordinal);
+            Assert.Contains($"    {command})\n", zsh, StringComparison.Ordinal);
+            Assert.Contains($"      '{command}:", zsh, StringComparison.Ordinal);
         }
     }
 }

@@ -83,6 +83,15 @@ internal sealed partial class PseudoTerminal : IDisposable
     /// <summary>Starts the terminal program on this terminal: standard input, output and errors.</summary>
     public void Start(params string[] arguments) => _process = Launch($"<{_name} >{_name} 2>&1", arguments);
 
+    /// <summary>Starts another program on this terminal, which becomes its controlling one.</summary>
+    public void StartProgram(string directory, params string[] command)
+    {
+        var start = new ProcessStartInfo("/bin/sh") { WorkingDirectory = directory };
+        foreach (var word in (string[])["-c", $"exec setsid -c \"$0\" \"$@\" <{_name} >{_name} 2>&1", .. command]) start.ArgumentList.Add(word);
+        start.Environment["TERM"] = "dumb";
+        _process = Process.Start(start)!;
+    }
+
     /// <summary>Starts the terminal program with shell redirections.</summary>
     public static Process Launch(string redirections, params string[] arguments)
     {

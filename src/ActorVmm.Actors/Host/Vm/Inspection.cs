@@ -1,3 +1,4 @@
+using System.Globalization;
 using Akka.Actor;
 
 namespace ActorVmm.Actors.Host.Vm;
@@ -14,14 +15,26 @@ internal static class Inspection
 
     private static async Task<InspectNode> AskAsync(IActorRef unit, TimeSpan deadline)
     {
+        // Looked at before the question joins the queue. A device counts by itself, from within.
+        var waiting = unit is ActorRefWithCell { Underlying: { } cell } ? cell.NumberOfMessages : (int?)null;
         try
         {
             var answer = await unit.Ask<UnitProtocol.Inspected>(UnitProtocol.Inspect.Instance, deadline).ConfigureAwait(false);
-            return answer.Node;
+            return waiting is { } count ? WithMailbox(answer.Node, count) : answer.Node;
         }
         catch (Exception late) when (late is AskTimeoutException or OperationCanceledException or TimeoutException)
         {
             return InspectNode.Unresolved(unit.Path.Name);
         }
     }
+
+    private static InspectNode WithMailbox(InspectNode node, int waiting) => node.Values.ContainsKey("mailbox")
+        ? node
+        : node with
+        {
+            Values = new SortedDictionary<string, string>(node.Values.ToDictionary(StringComparer.Ordinal), StringComparer.Ordinal)
+            {
+                ["mailbox"] = waiting.ToString(CultureInfo.InvariantCulture),
+            },
+        };
 }

@@ -256,7 +256,10 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
         var time = new MachineTime(parts.Machine.Clock, parts.BootUnixNanoseconds);
         _faultHooks = new VmFaults(new FaultEngine(_run.Spec.Faults, time, new FaultTrace(_run.ExitHandler, _log)), parts.Machine);
         var target = new EffectTarget(parts.Machine, _run.Console, _flag, Self, _faultHooks.Engine);
-        var made = new DeviceParts(parts.Machine, _alarms, target, _run.Console, parts.BootUnixNanoseconds) { Poller = _poller, Faults = _faultHooks };
+        var made = new DeviceParts(parts.Machine, _alarms, target, _run.Console, parts.BootUnixNanoseconds)
+        {
+            Poller = _poller, Faults = _faultHooks, VmName = _run.Spec.Name,
+        };
         IReadOnlyList<DeviceUnit> units;
         try
         {

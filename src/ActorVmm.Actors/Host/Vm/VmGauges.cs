@@ -59,7 +59,7 @@ public sealed class VmGauges
         return new VmReadings(
             vcpus,
             [.. _slots.Select(slot => new DeviceReadings(slot.Name, slot.Handled, slot.Failures, slot.Restarts, slot.LastError,
-                slot.Mailbox?.MessageQueue.Count ?? 0))],
+                slot.Mailbox?.MessageQueue.Count ?? 0) { Work = slot.Work?.Invoke() ?? DeviceWork.None })],
             [.. _bus.Table.Entries.Select(entry => new RangeReadings(entry.Device.Name, $"{entry.Range}", entry.Reads, entry.Writes))],
             _bus.OpenBus, parts.Memory.Size, parts.Memory.ResidentBytes, parts.Machine.Clock.Nanoseconds);
     }
@@ -103,7 +103,11 @@ public sealed record VmReadings(IReadOnlyList<VcpuReadings> Vcpus, IReadOnlyList
 public sealed record VcpuReadings(int Id, long Exits, long Waits, long Kicks, ulong Retired, long CpuNanoseconds);
 
 /// <summary>The counters of one device.</summary>
-public sealed record DeviceReadings(string Name, long Handled, long Failures, long Restarts, string? LastError, int Mailbox = 0);
+public sealed record DeviceReadings(string Name, long Handled, long Failures, long Restarts, string? LastError, int Mailbox = 0)
+{
+    /// <summary>What it has done for its guest.</summary>
+    public DeviceWork Work { get; init; } = DeviceWork.None;
+}
 
 /// <summary>The counters of one address range.</summary>
 public sealed record RangeReadings(string Device, string Range, long Reads, long Writes);

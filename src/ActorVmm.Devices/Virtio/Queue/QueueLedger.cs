@@ -62,6 +62,9 @@ public sealed class QueueLedger
     /// <summary>Requests begun and not answered.</summary>
     public int InFlight => (int)(Taken - Answered);
 
+    /// <summary>What the queue has done since power-on; a reset does not take it back.</summary>
+    public QueueCounters Counters { get; } = new();
+
     /// <summary>True while a request is under way for the second time or more: one that a failed instance had begun.</summary>
     public bool IsRepeating
     {

@@ -206,6 +206,7 @@ public sealed partial class VirtQueue
         entry.Serial = ++_device.LastSerial;
         chain.Id = new RequestId((ushort)Index, head, entry.Serial);
         chain.Attempts = attempts;
+        _device.Watch?.Taken(chain.Id, attempts);
     }
 
     private bool TryTakeAgain([NotNullWhen(true)] out DescriptorChain? chain)
@@ -225,6 +226,8 @@ public sealed partial class VirtQueue
         _ledger.MarkAnswer(head, written);
         hook?.Reached(CrashPoint.AnswerMarked, Index, head);
         _ledger.CommitAnswer(head);
+        _ledger.Counters.Count(_chains[head]?.ReadableLength ?? 0, written);
+        _device.Watch?.Answered(new RequestId((ushort)Index, head, _ledger.At(head).Serial));
         hook?.Reached(CrashPoint.AnswerRecorded, Index, head);
     }
 

@@ -71,6 +71,9 @@ public sealed class DeviceSlot
     /// <summary>The device's backend, for the watchdog; null where it has none that could hang.</summary>
     public IBackendProgress? Backend { get; set; }
 
+    /// <summary>What the device has done for its guest, besides answering accesses. Any thread may ask.</summary>
+    internal Func<DeviceWork>? Work { get; set; }
+
     /// <summary>Faults of the device's actor; null unless a plan has rules for it.</summary>
     internal HandlerFaults? Faults
     {

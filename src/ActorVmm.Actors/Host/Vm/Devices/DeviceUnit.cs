@@ -32,6 +32,9 @@ public sealed record DeviceUnit(string Name, Props Props, params IReadOnlyList<A
 /// <param name="BootUnixNanoseconds">Wall clock at machine time 0.</param>
 public sealed record DeviceParts(IMachine Machine, AlarmClock Alarms, IEffectTarget Target, VmConsole Console, ulong BootUnixNanoseconds)
 {
+    /// <summary>Whose devices these are, for traces.</summary>
+    public string VmName { get; init; } = "";
+
     /// <summary>The VM's faults; null where none can be injected.</summary>
     public VmFaults? Faults { get; init; }
 

@@ -43,6 +43,7 @@ internal sealed class NetUnit(IPacketPort packets, NetOptions options, IClock cl
         unit.Control.Ring = slot.Ring;
         packets.OnReady(slot.Ring);
         slot.Control = unit.Update;
+        slot.Base.Work = () => DeviceWork.Of(slot.Ledger.Queues, net: unit.Control.Counters);
         return slot.Unit(unit.Make);
     }
 

@@ -37,6 +37,7 @@ internal static class VirtioRack
 
         var unit = new DiskUnit(disk, seen, wanted, slot.Clock);
         slot.Control = unit.Update;
+        slot.Base.Work = () => DeviceWork.Of(slot.Ledger.Queues, disk: unit.Counters);
         return slot.Unit(unit.Make);
     }
 

@@ -38,6 +38,10 @@ public sealed class VirtioSlot
         Place = place;
         Base = parts.Slot(place.Name);
         Ledger = new VirtioLedger(queueSizes);
+        // A receive buffer waits for a packet: how long says nothing of the device.
+        Ledger.Watch = new RequestTelemetry(parts.VmName, place.Name, queueSizes.Count,
+            queue => place.Kind != VirtioKind.Net || queue % 2 != 0);
+        Base.Work = () => DeviceWork.Of(Ledger.Queues);
         if (FaultHooks.Compiled) parts.Faults?.Attach(place.Name, Ledger);
         Clock = new MachineTime(parts.Machine.Clock, parts.BootUnixNanoseconds);
         parts.Virtio.Add(this);
