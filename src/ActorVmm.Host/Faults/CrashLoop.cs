@@ -252,7 +252,7 @@ internal sealed class CrashLoop(CrashLoopOptions options) : IByteSink, IExitHand
         {
             // What is written through the cache, and read again from the disk.
             ["disk"] = "dd if=/dev/urandom of=/tmp/x bs=64k count=4 2>/dev/null && dd if=/tmp/x of=/dev/vda bs=64k conv=fsync 2>/dev/null "
-                + "&& echo 3 >/proc/sys/vm/drop_caches && dd if=/dev/vda bs=64k count=4 2>/dev/null | cmp -s - /tmp/x",
+                + "&& dd if=/dev/vda bs=64k count=4 iflag=direct 2>/dev/null | cmp -s - /tmp/x",
             ["ping"] = "ping -c 1 -W 5 10.0.2.2 >/dev/null && sleep 0.05",
             ["entropy"] = "[ $(dd if=/dev/hwrng bs=64 count=1 2>/dev/null | wc -c) = 64 ] && sleep 0.05",
         };
