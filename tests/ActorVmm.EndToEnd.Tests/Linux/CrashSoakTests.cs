@@ -11,7 +11,7 @@ using Xunit.Abstractions;
 
 namespace ActorVmm.EndToEnd.Tests.Linux;
 
-/// <summary>Devices crash at every place, again and again, under a real guest that checks what it does; and runs that repeat exactly.</summary>
+/// <summary>Devices crash at every place, again and again, under a real guest that checks what it does; and the ready experiments.</summary>
 [Collection(LinuxGuests.Name)]
 public sealed partial class CrashSoakTests(ITestOutputHelper output)
 {
@@ -43,7 +43,7 @@ public sealed partial class CrashSoakTests(ITestOutputHelper output)
         {
             var options = new CrashLoopOptions
             {
-                Crashes = wanted, Period = TimeSpan.FromMilliseconds(20), Limit = TimeSpan.FromMinutes(Nightly.Wanted ? 120 : 4),
+                Crashes = wanted, Period = TimeSpan.FromMilliseconds(30), Limit = TimeSpan.FromMinutes(Nightly.Wanted ? 120 : 4),
                 Devices = ["blk0", "net0", "serial0", "rng0"], Tools = DiskImages.Tools(folder), Prepare = ToolsMounted,
                 Work = new Dictionary<string, string>(StringComparer.Ordinal) { ["fio"] = Fio, ["http"] = Download(server, 300_000) },
             };
@@ -93,11 +93,11 @@ public sealed partial class CrashSoakTests(ITestOutputHelper output)
     private static partial Regex Figures();
 
     [SkippableFact]
-    public async Task A_run_with_disks_and_faults_repeats_to_the_last_byte()
+    public async Task What_was_never_flushed_is_lost_and_all_else_is_kept()
     {
         var experiment = ExperimentReader.ReadFile(Path.Combine(Root(AppContext.BaseDirectory), "config", "experiments", "never-flushes.conf"));
         var image = await ExperimentRun.ImageAsync(CancellationToken.None);
-        var folder = Directory.CreateTempSubdirectory("actorvmm-replay-").FullName;
+        var folder = Directory.CreateTempSubdirectory("actorvmm-flush-").FullName;
         try
         {
             var first = await ExperimentRun.RunAsync(experiment, seed: 5, image, Path.Combine(folder, "0"), CancellationToken.None);
@@ -106,16 +106,6 @@ public sealed partial class CrashSoakTests(ITestOutputHelper output)
             var (console, quiet) = ExperimentRun.Consoles(Path.Combine(folder, "0"));
             var verdicts = Judge.Of(experiment, [new RunEvidence(first, console, quiet)]);
             Assert.All(verdicts, verdict => Assert.True(verdict.Holds, verdict.Property.Name));
-
-            for (var replay = 1; replay <= Nightly.Count(always: 2, nightly: 100); replay++)
-            {
-                var again = await ExperimentRun.RunAsync(experiment, seed: 5, image, Path.Combine(folder, "again"), CancellationToken.None);
-                Assert.Equal(first.Fingerprint, again.Fingerprint);
-                Assert.Equal((first.Safety.Instructions, first.Quiet!.Instructions), (again.Safety.Instructions, again.Quiet!.Instructions));
-            }
-
-            var other = await ExperimentRun.RunAsync(experiment, seed: 6, image, Path.Combine(folder, "other"), CancellationToken.None);
-            Assert.NotEqual(first.Fingerprint, other.Fingerprint); // and another seed is another run
         }
         finally
         {

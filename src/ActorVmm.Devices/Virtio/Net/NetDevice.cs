@@ -189,6 +189,8 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
             return;
         }
         ShowLink();
+        // A driver without buffers to receive into still sends.
+        for (var pair = 0; pair < _state.Pairs; pair++) _packets.Release(pair);
         foreach (var queue in _transmit.AsSpan(0, _state.Pairs))
             if (queue.Continues) queue.Serve();
         Receive();
