@@ -115,6 +115,34 @@ public sealed class EveryFaultTests
         if (row.Rule.Device != FaultRule.AnyDevice) Assert.Equal(row.Rule.Device, first.Device);
     }
 
+    public static TheoryData<string> Points => [.. FaultPoints.All];
+
+    [Theory, MemberData(nameof(Points))]
+    public async Task A_disk_crashes_at_each_named_point_and_the_guest_does_not_notice(string point)
+    {
+        const string Again = "resubmitting";
+        var crash = On(FaultKind.ActorCrash, "blk0") with { Name = "crash", Point = point, Times = 1, AfterConsole = "!" };
+        // A request is only taken up again where the device failed after it was taken.
+        FaultRule[] rules = point == Again ? [crash with { Name = "before", Point = "request-taken", Times = 1 }, crash] : [crash];
+        await using var vm = await FaultVm.StartAsync(rules);
+        var saw = await Task.Run(() => WriteAfterAsync(vm));
+        Assert.Equal("write Ok, read Ok ab ab", saw);
+        Assert.Equal(point, Assert.Single(vm.Firings, firing => firing.Rule == "crash").Happening.Point);
+        Assert.Equal(rules.Length, vm.Restarts("blk0"));
+    }
+
+    /// <summary>Crashes begin when the driver is there: before that no request passes.</summary>
+    private static Task<string> WriteAfterAsync(FaultVm vm)
+    {
+        var disk = vm.StartDisk();
+        vm.Guest.OutNow(Data, (byte)'!');
+        var write = Do(vm, disk, disk.AddOut(BlockRequestType.Out, 8, Sectors(2)));
+        var read = disk.AddIn(BlockRequestType.In, 8, 1024);
+        var status = Do(vm, disk, read);
+        var data = disk.Driver.Bytes(read.Data);
+        return Task.FromResult($"write {write}, read {status} {data[0]:x2} {data[512]:x2}");
+    }
+
     [Fact]
     public async Task A_host_is_killed_where_that_is_planned_and_nowhere_else()
     {

@@ -17,6 +17,7 @@ public sealed class VmFaults : IDisposable
     private readonly Lock _lock = new();
     private readonly PriorityQueue<Action, (ulong At, ulong Order)> _due = new();
     private readonly ManualResetEventSlim _ended = new();
+    private readonly Dictionary<string, HandlerFaults> _handlers = new(StringComparer.Ordinal);
     private Action _rearm = static () => { };
     private ulong _order;
 
@@ -48,19 +49,27 @@ public sealed class VmFaults : IDisposable
         var console = Engine.Site(FaultFamily.Console, slot.Name);
         interrupts.OnArmed(() => slot.Effects.Wrap(target => target as FaultyTarget ?? new FaultyTarget(target, this, interrupts, console)));
         console.OnArmed(() => slot.Effects.Wrap(target => target as FaultyTarget ?? new FaultyTarget(target, this, interrupts, console)));
-        var handler = Engine.Site(FaultFamily.Handler, slot.Name);
-        var mailbox = Engine.Site(FaultFamily.Mailbox, slot.Name);
-        var both = new HandlerFaults(handler, mailbox, this);
-        handler.OnArmed(() => slot.Faults = both);
-        mailbox.OnArmed(() => slot.Faults = both);
+        var both = HandlersOf(slot.Name);
+        Engine.Site(FaultFamily.Handler, slot.Name).OnArmed(() => slot.Faults = both);
+        Engine.Site(FaultFamily.Mailbox, slot.Name).OnArmed(() => slot.Faults = both);
     }
 
     /// <summary>Crash points of a virtio device's requests, once there is a rule for them.</summary>
     internal void Attach(string device, VirtioLedger ledger)
     {
-        var site = Engine.Site(FaultFamily.Handler, device);
-        var hook = new QueueFaults(new HandlerFaults(site, site, this));
-        site.OnArmed(() => ledger.CrashHook = hook);
+        var hook = new QueueFaults(HandlersOf(device));
+        Engine.Site(FaultFamily.Handler, device).OnArmed(() => ledger.CrashHook = hook);
+    }
+
+    /// <summary>One for the messages of a device and the requests within them: whether a message is tried once more counts for both.</summary>
+    private HandlerFaults HandlersOf(string device)
+    {
+        lock (_lock)
+        {
+            if (!_handlers.TryGetValue(device, out var handlers))
+                _handlers.Add(device, handlers = new HandlerFaults(Engine.Site(FaultFamily.Handler, device), Engine.Site(FaultFamily.Mailbox, device), this));
+            return handlers;
+        }
     }
 
     /// <summary>A disk with the plan's faults before it.</summary>

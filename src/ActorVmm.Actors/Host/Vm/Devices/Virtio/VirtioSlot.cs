@@ -1,6 +1,7 @@
 using Akka.Actor;
 using ActorVmm.Actors.Dispatch;
 using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Actors.Host.Vm.Faults;
 using ActorVmm.Backends.Polling;
 using ActorVmm.Devices;
 using ActorVmm.Devices.Virtio;
@@ -37,6 +38,7 @@ public sealed class VirtioSlot
         Place = place;
         Base = parts.Slot(place.Name);
         Ledger = new VirtioLedger(queueSizes);
+        if (FaultHooks.Compiled) parts.Faults?.Attach(place.Name, Ledger);
         Clock = new MachineTime(parts.Machine.Clock, parts.BootUnixNanoseconds);
         parts.Virtio.Add(this);
         _rung = [.. queueSizes.Select(static (_, queue) => new DoorbellRang(queue))];
