@@ -8,10 +8,6 @@ namespace ActorVmm.Bench;
 /// fio in the guest: the soft hypervisor against QEMU TCG, same kernel, initramfs, images and jobs. The CPU's share is taken out by the
 /// same job on null_blk, a disk that does nothing: what a request costs beyond that is the device's and the monitor's.
 /// </summary>
-/// <remarks>
-/// QEMU's virtio devices are on PCI: its microvm, which has them on MMIO, gives Debian's kernel no clock under TCG (its ACPI tables are
-/// hardware-reduced, so the kernel uses no PIT, and there is no HPET and no CPUID leaf with the frequency of the TSC).
-/// </remarks>
 internal static class FioVersusTcg
 {
     private const int MemoryMib = 512;
@@ -40,7 +36,7 @@ internal static class FioVersusTcg
         {
             var image = await GuestImage.PrepareAsync(new GuestCache(), GuestImageOptions.WithDisks with
             {
-                Modules = [.. GuestImageOptions.WithDisks.Modules, "null_blk", "virtio_pci"],
+                Modules = [.. GuestImageOptions.WithDisks.Modules, "null_blk"],
             });
             var tools = DiskImages.Tools(directory.FullName);
             var disk = DiskImages.Raw(directory.FullName, "disk.img", DiskMib);
@@ -53,15 +49,8 @@ internal static class FioVersusTcg
                 memory.size-mib = {{MemoryMib}}
                 block = [{ path = "{{disk}}", engine = {{engine}} }, { path = "{{tools}}", read-only = true }]
                 """);
-            string[] theirs =
-            [
-                "-accel", "tcg,thread=single", "-M", "pc", "-cpu", "qemu64", "-smp", "1", "-m", $"{MemoryMib}",
-                "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot",
-                "-drive", $"id=d,file={disk},format=raw,if=none,cache=writeback,aio=threads",
-                "-device", "virtio-blk-pci,drive=d,queue-size=256,disable-legacy=on",
-                "-drive", $"id=t,file={tools},format=raw,if=none,readonly=on", "-device", "virtio-blk-pci,drive=t,disable-legacy=on",
-                "-kernel", image.KernelPath, "-initrd", image.InitramfsPath, "-append", line,
-            ];
+            var theirs = QemuMicrovm.Arguments(image.KernelPath, image.InitramfsPath, MemoryMib,
+                devices: [.. QemuMicrovm.Disk("d", disk), .. QemuMicrovm.Disk("t", tools, readOnly: true)]);
             var results = new Dictionary<string, (List<double> Ours, List<double> Theirs)>(StringComparer.Ordinal);
             for (var round = 0; round < rounds; round++)
             {

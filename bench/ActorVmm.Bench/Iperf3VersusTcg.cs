@@ -46,14 +46,8 @@ internal static class Iperf3VersusTcg
                 block = [{ path = "{{root.Path}}", read-only = true }]
                 net = [{ tap = tap0 }]
                 """);
-            string[] theirs =
-            [
-                "-accel", "tcg,thread=single", "-M", "microvm,rtc=on,pic=on,pit=on", "-cpu", "qemu64", "-smp", "1", "-m", "512",
-                "-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot", "-global", "virtio-mmio.force-legacy=false",
-                "-drive", $"id=d,file={root.Path},format=raw,if=none,readonly=on", "-device", "virtio-blk-device,drive=d",
-                "-netdev", "tap,id=n,ifname=tap1,script=no,downscript=no,vnet_hdr=on", "-device", "virtio-net-device,netdev=n",
-                "-kernel", image.KernelPath, "-initrd", image.InitramfsPath, "-append", line,
-            ];
+            var theirs = QemuMicrovm.Arguments(image.KernelPath, image.InitramfsPath, memoryMib: 512,
+                devices: [.. QemuMicrovm.Disk("d", root.Path, readOnly: true), .. QemuMicrovm.Tap("n", "tap1")]);
             var rates = new Dictionary<string, (List<double> Ours, List<double> Theirs)>(StringComparer.Ordinal);
             for (var round = 0; round < rounds; round++)
             {

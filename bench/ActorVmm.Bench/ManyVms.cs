@@ -122,12 +122,7 @@ internal static class ManyVms
     private static async Task MeasureQemuAsync(string qemu)
     {
         var image = await GuestImage.PrepareAsync(new GuestCache());
-        using var process = GuestProcess.Start(qemu,
-        [
-            "-M", "microvm,rtc=on", "-accel", "tcg", "-cpu", "max", "-m", StockMib.ToString(CultureInfo.InvariantCulture), "-nographic",
-                "-no-reboot",
-            "-kernel", image.KernelPath, "-initrd", image.InitramfsPath, "-append", "console=ttyS0,115200 reboot=t panic=-1",
-        ]);
+        using var process = GuestProcess.Start(qemu, QemuMicrovm.Arguments(image.KernelPath, image.InitramfsPath, StockMib));
         await process.ExpectAsync(GuestImage.Greeting);
         await process.ExpectAsync("# ");
         var (total, guest) = process.Resident((long)StockMib << 20);

@@ -11,7 +11,6 @@ using ActorVmm.Bench;
     ("virtio-blk", "block requests without a guest: per second, bytes allocated; doorbell to completion [ROUNDS [REQUESTS]]", VirtioBlk.Run),
     ("fio-vs-tcg", "fio in the guest: soft against qemu-system-x86_64 -M microvm, tcg [ROUNDS [SECONDS [QEMU [sync|async]]]]", FioVersusTcg.Run),
     ("iperf3-vs-tcg", "iperf3 over a tap, both ways: soft against qemu-system-x86_64 -M microvm, tcg [ROUNDS [SECONDS [QEMU]]]", Iperf3VersusTcg.Run),
-    ("fio-vs-tcg", "fio in the guest: soft against qemu-system-x86_64 -accel tcg [ROUNDS [SECONDS [QEMU [sync|async]]]]", FioVersusTcg.Run),
     ("virtio-ring", "requests per second through a virtqueue, driver and device on one core", VirtioRing.Run),
     ("guest-vs-tcg", "work inside the guest: soft against qemu-system-x86_64 -accel tcg [ROUNDS [QEMU]]", GuestVersusTcg.Run),
     ("cold-start", "process start to first guest instruction; memory beyond guest RAM [ROUNDS]", ColdStart.Run),

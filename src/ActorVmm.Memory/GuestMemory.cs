@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 
 namespace ActorVmm.Memory;
@@ -102,16 +103,26 @@ public sealed class GuestMemory : IDisposable
         return true;
     }
 
-    /// <summary>Reads a little-endian value (host order: x86-64 and arm64 hosts are little-endian).</summary>
+    /// <summary>
+    /// Reads a little-endian value (host order: x86-64 and arm64 hosts are little-endian). One of up to eight bytes at its natural alignment
+    /// is read in one access: what another thread writes meanwhile is seen whole or not at all.
+    /// </summary>
     public bool TryRead<T>(GuestAddress at, out T value) where T : unmanaged
     {
         value = default;
-        return TryRead(at, MemoryMarshal.AsBytes(new Span<T>(ref value)));
+        if (!TrySlice(at, Unsafe.SizeOf<T>(), out var bytes)) return false;
+        value = MemoryMarshal.Read<T>(bytes);
+        return true;
     }
 
-    /// <summary>Writes a little-endian value.</summary>
-    public bool TryWrite<T>(GuestAddress at, T value) where T : unmanaged =>
-        TryWrite(at, MemoryMarshal.AsBytes(new ReadOnlySpan<T>(in value)));
+    /// <summary>Writes a little-endian value, in one access as <see cref="TryRead{T}"/> reads it.</summary>
+    public bool TryWrite<T>(GuestAddress at, T value) where T : unmanaged
+    {
+        if (!TrySliceForWrite(at, Unsafe.SizeOf<T>(), out var bytes)) return false;
+        MemoryMarshal.Write(bytes, in value);
+        Written(at, (ulong)Unsafe.SizeOf<T>());
+        return true;
+    }
 
     /// <summary>All of RAM back to zeroes, as after power-on; the observer hears of it. No vCPU may run meanwhile.</summary>
     public void Clear()

@@ -66,7 +66,12 @@ public abstract class Conformance<TSubject> : IDisposable where TSubject : IConf
 
     public void Dispose()
     {
-        foreach (var guest in _guests) guest.Dispose();
+        Dispose(disposing: true);
         GC.SuppressFinalize(this);
+    }
+
+    protected virtual void Dispose(bool disposing)
+    {
+        foreach (var guest in _guests) guest.Dispose();
     }
 }

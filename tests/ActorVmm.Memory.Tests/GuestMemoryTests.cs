@@ -48,6 +48,36 @@ public sealed class GuestMemoryTests
         Assert.Contains("MiB of guest memory", refused.Message, StringComparison.Ordinal);
     }
 
+    /// <summary>Ring indices are read while the other side writes them: half of an old value and half of a new one would break a queue.</summary>
+    [Fact]
+    public async Task A_value_is_seen_whole_while_another_thread_writes_it()
+    {
+        using var memory = GuestMemory.Create(Mib);
+        var (narrow, wide) = (new GuestAddress(2), new GuestAddress(8));
+        memory.TryWrite(narrow, (ushort)0x0100);
+        using var stop = new CancellationTokenSource();
+        var writer = Task.Run(() =>
+        {
+            for (var odd = false; !stop.IsCancellationRequested; odd = !odd)
+            {
+                memory.TryWrite(narrow, (ushort)(odd ? 0x00FF : 0x0100));
+                memory.TryWrite(wide, odd ? 0UL : ulong.MaxValue);
+            }
+        });
+
+        var torn = 0;
+        for (var look = 0; look < 2_000_000; look++)
+        {
+            memory.TryRead(narrow, out ushort word);
+            memory.TryRead(wide, out ulong quad);
+            if (word is not (0x00FF or 0x0100) || quad is not (0 or ulong.MaxValue)) torn++;
+        }
+
+        await stop.CancelAsync();
+        await writer;
+        Assert.Equal(0, torn);
+    }
+
     [Fact]
     public void The_gap_is_no_ram_and_no_access_crosses_it()
     {

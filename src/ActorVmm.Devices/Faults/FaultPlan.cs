@@ -52,8 +52,8 @@ public sealed record FaultRule
     public string? Point { get; init; }
 
     /// <summary>
-    /// For <see cref="FaultKind.ActorCrash"/>: not while an access is tried once more because the first try crashed. Several rules that wait
-    /// for the same device would else meet one access twice, and that access is then given up.
+    /// For <see cref="FaultKind.ActorCrash"/>: not while an access, or a request of a virtio queue, is tried once more because the first try
+    /// crashed. Several rules that wait for the same device would else meet it twice, and it is then given up.
     /// </summary>
     public bool SpareRetry { get; init; }
 

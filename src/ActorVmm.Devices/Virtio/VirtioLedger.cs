@@ -24,6 +24,17 @@ public sealed class VirtioLedger
     /// <summary>Looks on at each step of a request; null (the default) costs one compare per step. Set between messages.</summary>
     public ICrashHook? CrashHook { get; set; }
 
+    /// <summary>True while a request is under way that a failed instance had begun.</summary>
+    public bool IsRepeating
+    {
+        get
+        {
+            foreach (var queue in _queues)
+                if (queue.IsRepeating) return true;
+            return false;
+        }
+    }
+
     /// <summary>Bytes of the device type; null where it never had any.</summary>
     public ReadOnlySpan<byte> DeviceState => _deviceState;
 

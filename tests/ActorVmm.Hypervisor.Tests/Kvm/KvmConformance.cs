@@ -24,3 +24,13 @@ public sealed class KvmRing : RingConformance<KvmSubject>
 {
     protected override bool HasDoorbells => true;
 }
+
+public sealed class KvmDevices : DeviceConformance<KvmSubject>
+{
+    protected override bool HasDoorbells => true;
+}
+
+public sealed class KvmDevicesByIrqfd : DeviceConformance<IrqfdSubject>
+{
+    protected override bool HasDoorbells => true;
+}

@@ -1,5 +1,4 @@
 using ActorVmm.Backends.Polling;
-using ActorVmm.Devices;
 using ActorVmm.Devices.Virtio;
 using ActorVmm.Devices.Virtio.Mmio;
 using ActorVmm.Hypervisor.Kvm;
@@ -26,8 +25,7 @@ public sealed class KvmRingByEvents : Conformance<KvmSubject>
         var guest = Guest();
         var machine = (KvmMachine)guest.Machine;
         using var poller = new EventPoller(static loop => new Thread(() => loop()) { IsBackground = true, Name = "poller" }.Start());
-        using var irqfd = machine.CreateInterruptEvent(Gsi, resample: true);
-        using var line = new IrqfdLine(irqfd, poller);
+        using var line = new IrqfdLine(machine.CreateInterruptEvent(Gsi, resample: true), poller);
         var type = new EchoDevice(RingGuest.QueueSize);
         var device = new VirtioMmio(type, new VirtioLedger(type.QueueSizes), guest.Memory, line);
         using var doorbell = machine.TryCreateDoorbell(new DoorbellAddress(Window + (ulong)MmioRegister.QueueNotify, IsPort: false,
@@ -52,40 +50,5 @@ public sealed class KvmRingByEvents : Conformance<KvmSubject>
         Assert.Equal([(ulong)Rounds, polls ? 0UL : Rounds], run.Reports);
         Assert.Equal(0, notifyExits);
         Assert.Equal(Rounds, device.Notifications);
-    }
-
-    /// <summary>A level-triggered input behind an eventfd (KVM_IRQFD_FLAG_RESAMPLE).</summary>
-    private sealed class IrqfdLine : IInterruptLine, IDisposable
-    {
-        private readonly Lock _lock = new();
-        private readonly KvmInterruptEvent _interrupt;
-        private readonly IDisposable _watch;
-        private bool _level;
-
-        public IrqfdLine(KvmInterruptEvent interrupt, EventPoller poller)
-        {
-            _interrupt = interrupt;
-            _watch = poller.Watch(interrupt.ResampleDescriptor, OnEnded);
-        }
-
-        public void Drive(bool level)
-        {
-            lock (_lock)
-            {
-                if (level && !_level) _interrupt.Raise();
-                _level = level; // the fall is the guest's: the kernel lowers the input at the end of interrupt
-            }
-        }
-
-        public void Dispose() => _watch.Dispose();
-
-        private void OnEnded()
-        {
-            lock (_lock)
-            {
-                _interrupt.TakeEnded();
-                if (_level) _interrupt.Raise();
-            }
-        }
     }
 }

@@ -24,3 +24,8 @@ public sealed class SoftRing : RingConformance<SoftSubject>
 {
     protected override bool HasDoorbells => false;
 }
+
+public sealed class SoftDevices : DeviceConformance<SoftSubject>
+{
+    protected override bool HasDoorbells => false;
+}

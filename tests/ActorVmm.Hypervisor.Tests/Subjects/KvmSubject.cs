@@ -4,11 +4,11 @@ using ActorVmm.Testing.Guests;
 namespace ActorVmm.Hypervisor.Tests.Subjects;
 
 /// <summary>KVM, as far as this host's KVM goes: what its probe guest found missing is skipped in the probe's words.</summary>
-public sealed class KvmSubject : IConformanceSubject
+public class KvmSubject : IConformanceSubject
 {
     private static readonly Lazy<ProbeReport> s_report = new(() => new KvmHypervisor().Probe());
 
-    public IHypervisor Hypervisor { get; } = new KvmHypervisor();
+    public virtual IHypervisor Hypervisor { get; } = new KvmHypervisor();
 
     public string? WhyNotAtAll => s_report.Value.Items.FirstOrDefault(item => item.Name == "machine") is { Works: true } ? null
         : s_report.Value.Verdict;
@@ -22,4 +22,10 @@ public sealed class KvmSubject : IConformanceSubject
 
     public string? Excuse(GuestRun run) =>
         run.Detail?.Contains(KvmVerdicts.CannotEmulate, StringComparison.Ordinal) == true ? run.Detail : null;
+}
+
+/// <summary>KVM, where every level-triggered line of a device is an irqfd.</summary>
+public sealed class IrqfdSubject : KvmSubject
+{
+    public override IHypervisor Hypervisor { get; } = new IrqfdHypervisor();
 }

@@ -62,6 +62,18 @@ public sealed class QueueLedger
     /// <summary>Requests begun and not answered.</summary>
     public int InFlight => (int)(Taken - Answered);
 
+    /// <summary>True while a request is under way for the second time or more: one that a failed instance had begun.</summary>
+    public bool IsRepeating
+    {
+        get
+        {
+            if (InFlight == 0) return false;
+            foreach (ref readonly var entry in _entries.AsSpan())
+                if (entry is { State: EntryState.Started, Attempts: > 1 }) return true;
+            return false;
+        }
+    }
+
     /// <summary>NO_NOTIFY stands in the used ring.</summary>
     internal bool NotifySuppressed { get; set; }
 

@@ -157,7 +157,18 @@ public sealed class NotificationTests
 
             // Nothing more to do: sleeps until an interrupt, as a driver that has switched them on and looked once more.
             ring.SetUsedEvent(ring.LastUsed);
-            if (ring.UsedIndex == ring.LastUsed) await interrupt.WaitAsync(over.Token);
+            if (ring.UsedIndex != ring.LastUsed) continue;
+            try
+            {
+                await interrupt.WaitAsync(over.Token);
+            }
+            catch (OperationCanceledException)
+            {
+                var queue = mmio.Queue(0);
+                Assert.Fail($"asleep with {added} added and {collected} collected; the device took {queue.Ledger.Taken}, " +
+                    $"published {queue.Ledger.Published}, signalled {queue.Ledger.Signalled}, fault {queue.Fault}; " +
+                    $"avail_event {ring.AvailableEvent}, used index {ring.UsedIndex}");
+            }
         }
 
         Volatile.Write(ref stop, true);

@@ -108,6 +108,9 @@ public abstract class DeviceActor<TState> : UntypedActor
         }
     }
 
+    /// <summary>Called instead of everything else where a fault swallowed the message.</summary>
+    protected virtual void NeverArrived(object message) { }
+
     /// <summary>Called after a message was handled and before its checkpoint is stored: what the device does of its own accord.</summary>
     protected virtual void AfterMessage() { }
 
@@ -193,7 +196,7 @@ public abstract class DeviceActor<TState> : UntypedActor
         try
         {
             // Accesses are not part of any behaviour: they go to the device without the way through OnReceive.
-            if (faults?.Enter(message) == false) { /* it never arrived */ }
+            if (faults?.Enter(message) == false) NeverArrived(message);
             else if (access is not null) answer = OnAccess(access);
             else if (!base.AroundReceive(receive, message)) { _ = _turn.TryLeave(); _turn.End(); return false; }
             faults?.At(FaultPoints.Handled, message);

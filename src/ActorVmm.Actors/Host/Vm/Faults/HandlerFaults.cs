@@ -17,13 +17,19 @@ internal sealed class HandlerFaults(FaultSite site, FaultSite mailbox, VmFaults 
     /// <summary>The message that is being handled is an access on its second try.</summary>
     private bool _retries;
 
+    /// <summary>
+    /// Whether the device works on a request for the second time, because the first time crashed: as with an access, a third time is not
+    /// tried. Always false for devices without queues.
+    /// </summary>
+    public Func<bool> Repeats { get; set; } = static () => false;
+
     /// <summary>Questions and commands of the VM itself are spared: they are not the device's work.</summary>
     public static bool Concerns(object message) => message.GetType().DeclaringType != typeof(UnitProtocol);
 
     /// <summary>A message has arrived: how long the mailbox stands still with it; null where it does not.</summary>
     public TimeSpan? Stall(object message)
     {
-        var happening = EventOf(message, FaultPoints.Entered);
+        var happening = Seen(message, FaultPoints.Entered);
         foreach (var hit in mailbox.Fire(happening))
         {
             if (!hit.First) continue;
@@ -39,6 +45,7 @@ internal sealed class HandlerFaults(FaultSite site, FaultSite mailbox, VmFaults 
     {
         var happening = EventOf(message, FaultPoints.Entered);
         _retries = happening.Retry;
+        happening = Judged(happening);
         var arrives = true;
         foreach (var hit in site.Fire(happening))
         {
@@ -67,7 +74,7 @@ internal sealed class HandlerFaults(FaultSite site, FaultSite mailbox, VmFaults 
     /// <summary>A message has come to a place: may throw.</summary>
     public void At(string point, object message)
     {
-        var happening = EventOf(message, point);
+        var happening = Seen(message, point);
         foreach (var hit in site.Fire(happening))
             if (hit.Rule.Kind == FaultKind.ActorCrash) Crash(hit, happening);
     }
@@ -75,7 +82,7 @@ internal sealed class HandlerFaults(FaultSite site, FaultSite mailbox, VmFaults 
     /// <summary>A virtio request has come to a place: may throw.</summary>
     public void AtQueue(string point, int queue, ushort head)
     {
-        var happening = new FaultEvent(Direction: null, First: head, Queue: queue, Point: point, Retry: _retries);
+        var happening = Judged(new FaultEvent(Direction: null, First: head, Queue: queue, Point: point, Retry: _retries));
         foreach (var hit in site.Fire(happening))
             if (hit.Rule.Kind == FaultKind.ActorCrash) Crash(hit, happening);
     }
@@ -85,6 +92,10 @@ internal sealed class HandlerFaults(FaultSite site, FaultSite mailbox, VmFaults 
         site.Report(hit, happening, "crashes");
         throw new InjectedFaultException($"{hit.Rule.Name}: crash at {happening.Point}");
     }
+
+    private FaultEvent Seen(object message, string point) => Judged(EventOf(message, point));
+
+    private FaultEvent Judged(in FaultEvent happening) => happening.Retry || !Repeats() ? happening : happening with { Retry = true };
 
     private static FaultEvent EventOf(object message, string point) => message switch
     {

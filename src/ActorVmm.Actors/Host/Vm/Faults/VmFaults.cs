@@ -49,27 +49,20 @@ public sealed class VmFaults : IDisposable
         var console = Engine.Site(FaultFamily.Console, slot.Name);
         interrupts.OnArmed(() => slot.Effects.Wrap(target => target as FaultyTarget ?? new FaultyTarget(target, this, interrupts, console)));
         console.OnArmed(() => slot.Effects.Wrap(target => target as FaultyTarget ?? new FaultyTarget(target, this, interrupts, console)));
-        var both = HandlersOf(slot.Name);
-        Engine.Site(FaultFamily.Handler, slot.Name).OnArmed(() => slot.Faults = both);
-        Engine.Site(FaultFamily.Mailbox, slot.Name).OnArmed(() => slot.Faults = both);
+        var handler = Engine.Site(FaultFamily.Handler, slot.Name);
+        var mailbox = Engine.Site(FaultFamily.Mailbox, slot.Name);
+        var both = new HandlerFaults(handler, mailbox, this);
+        _handlers[slot.Name] = both;
+        handler.OnArmed(() => slot.Faults = both);
+        mailbox.OnArmed(() => slot.Faults = both);
     }
 
-    /// <summary>Crash points of a virtio device's requests, once there is a rule for them.</summary>
+    /// <summary>Crash points of a virtio device's requests, once there is a rule for them; its slot is attached already.</summary>
     internal void Attach(string device, VirtioLedger ledger)
     {
-        var hook = new QueueFaults(HandlersOf(device));
-        Engine.Site(FaultFamily.Handler, device).OnArmed(() => ledger.CrashHook = hook);
-    }
-
-    /// <summary>One for the messages of a device and the requests within them: whether a message is tried once more counts for both.</summary>
-    private HandlerFaults HandlersOf(string device)
-    {
-        lock (_lock)
-        {
-            if (!_handlers.TryGetValue(device, out var handlers))
-                _handlers.Add(device, handlers = new HandlerFaults(Engine.Site(FaultFamily.Handler, device), Engine.Site(FaultFamily.Mailbox, device), this));
-            return handlers;
-        }
+        var handler = _handlers[device];
+        handler.Repeats = () => ledger.IsRepeating;
+        Engine.Site(FaultFamily.Handler, device).OnArmed(() => ledger.CrashHook = new QueueFaults(handler));
     }
 
     /// <summary>A disk with the plan's faults before it.</summary>

@@ -60,15 +60,18 @@ public sealed class VirtioActor : DeviceActor<VirtioRegisters>
         {
             case DoorbellRang rang: rang.Heard(); _mmio.OnDoorbell(rang.Queue); break;
             case BackendRang: _virtio.BellHeard(); _mmio.OnBackend(); break;
-            // The bell may have been heard by the instance that failed, or have rung for it in vain: the fresh one looks for itself, and
-            // what rings from now on is another message.
-            case TakeUp: _virtio.BellHeard(); _mmio.Resume(); _mmio.OnBackend(); break;
+            // Bell and doorbells may have been heard by the instance that failed, or have rung for it in vain: the fresh one looks for itself,
+            // and what rings from now on is another message.
+            case TakeUp: _virtio.BellHeard(); _virtio.DoorbellsHeard(); _mmio.Resume(); _mmio.OnBackend(); break;
             case DeviceUpdate update: OnUpdate(update); break;
             case UnitProtocol.Save: Sender.Tell(new UnitProtocol.Saved(Slot.Name, _mmio.Save())); break;
             case UnitProtocol.Restore restore: OnRestore(restore); break;
             default: base.OnReceive(message); break;
         }
     }
+
+    /// <inheritdoc/>
+    protected override void NeverArrived(object message) => (message as DoorbellRang)?.Heard();
 
     /// <inheritdoc/>
     protected override void AfterEffects()

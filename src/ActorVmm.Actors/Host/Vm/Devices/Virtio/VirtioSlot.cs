@@ -119,6 +119,12 @@ public sealed class VirtioSlot
     /// <summary>The device is about to look at its backend: what rings from now on is another message.</summary>
     internal void BellHeard() => Interlocked.Exchange(ref _bell, 0);
 
+    /// <summary>A fresh instance is about to look at all queues: a doorbell that the failed one had not heard counts as heard.</summary>
+    internal void DoorbellsHeard()
+    {
+        foreach (var rung in _rung) rung.Heard();
+    }
+
     /// <summary>Asks for a ring again, although the last one was heard by an instance that then failed.</summary>
     internal void RingAgain()
     {

@@ -1,5 +1,6 @@
 using Akka.Actor;
 using ActorVmm.Actors.Host.Vm;
+using ActorVmm.Devices.Faults;
 using ActorVmm.Devices.Virtio.Mmio;
 using ActorVmm.Devices.Virtio.Queue;
 using ActorVmm.Testing.Virtio;
@@ -147,6 +148,69 @@ public sealed class VirtioActorTests
         Assert.Equal("x", guest.Text(answer));
         Assert.Equal(1, guest.Slot.Base.Restarts);
         Assert.Same(doorbell, Assert.Single(guest.Hypervisor.Machine!.Doorbells));
+    }
+
+    [Theory]
+    [InlineData(FaultKind.DoorbellLost), InlineData(FaultKind.ActorCrash)]
+    public async Task A_doorbell_that_a_fault_swallows_does_not_silence_those_after_it(FaultKind kind)
+    {
+        var fired = new FirstFiring();
+        await using var guest = await VirtioGuest.StartAsync(() => new EchoDevice(16), doorbells: true, handler: fired);
+        var doorbell = Assert.Single(guest.Hypervisor.Machine!.Doorbells);
+        await guest.Vm.InjectAsync(new FaultRule { Kind = kind, Name = "once", Device = "echo0", Times = 1 });
+        guest.Add("first");
+        guest.Driver.Rings[0].Publish();
+        doorbell.Ring();
+        await fired.Task.WaitAsync(VmFixture.Patience);
+        for (var round = 1; round <= 3; round++)
+        {
+            var (_, answer) = guest.Add($"again{round}");
+            guest.Driver.Rings[0].Publish();
+            doorbell.Ring();
+            await VmFixture.EventuallyAsync(() => guest.Driver.Rings[0].UsedIndex == 1 + round, "the answer");
+            Assert.Equal($"again{round}", guest.Text(answer));
+        }
+        Assert.Equal(kind == FaultKind.ActorCrash ? 1 : 0, guest.Slot.Base.Restarts);
+    }
+
+    [Fact]
+    public async Task A_plan_crashes_a_request_at_a_named_place_and_spares_its_second_try()
+    {
+        var fired = new FirstFiring();
+        await using var guest = await VirtioGuest.StartAsync(() => new EchoDevice(16), handler: fired);
+        string[] points = ["chain-walked", "request-taken", "request-done"];
+        foreach (var point in points)
+        {
+            await guest.Vm.InjectAsync(new FaultRule
+            {
+                Kind = FaultKind.ActorCrash, Name = point, Device = "echo0", Point = point, Queue = 0, Times = 1, SpareRetry = true,
+            });
+        }
+        for (var round = 0; round < 3; round++)
+        {
+            var (_, answer) = guest.Add($"x{round}");
+            guest.Driver.Kick(0);
+            await guest.AnswersAsync(1);
+            Assert.Equal($"x{round}", guest.Text(answer));
+            // One crash for each request: all three at once would have met the first one three times, and it had been given up.
+            Assert.Equal(points.Take(round + 1), fired.Rules);
+        }
+        Assert.Equal(3, guest.Slot.Base.Restarts);
+    }
+
+    private sealed class FirstFiring : IExitHandler
+    {
+        private readonly TaskCompletionSource _fired = new(TaskCreationOptions.RunContinuationsAsynchronously);
+
+        public Task Task => _fired.Task;
+
+        public List<string> Rules { get; } = [];
+
+        public void OnFault(FaultFiring firing)
+        {
+            Rules.Add(firing.Rule);
+            _fired.TrySetResult();
+        }
     }
 
     [Fact]
