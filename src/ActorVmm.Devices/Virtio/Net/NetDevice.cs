@@ -83,6 +83,8 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
         var (receive, transmit) => receive ?? transmit,
     };
 
+    internal ref NetControl.Unfinished InBuffers(int pair) => ref _control.InBuffers[pair];
+
     internal NetCounters Counters => _control.Counters;
     internal IPacketPort Packets => _packets;
     internal IVirtioPort Port => _port!;

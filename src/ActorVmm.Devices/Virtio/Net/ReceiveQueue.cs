@@ -26,6 +26,8 @@ internal sealed class ReceiveQueue
     private int _asideLength;
     private bool _asideTried;
     private int _written; // a packet that lies in the buffers and waits for the rate limit
+    private bool _continues; // of that packet, the first buffers are the driver's already
+    private bool _resumed;
 
     /// <summary>A driver's buffer that is ready.</summary>
     private struct Held
@@ -49,6 +51,8 @@ internal sealed class ReceiveQueue
     public void Clear()
     {
         _heldCount = _pieceCount = _asideLength = _written = 0;
+        _continues = false;
+        _device.InBuffers(_pair) = default;
         _capacity = 0;
         Array.Clear(_held);
     }
@@ -63,6 +67,7 @@ internal sealed class ReceiveQueue
     /// <summary>Passes on what waits outside, as far as there are buffers, and as much as one message should.</summary>
     public void Serve()
     {
+        if (!_resumed) Resume();
         var bytes = 0;
         for (var packets = 0; ; packets++)
         {
@@ -100,8 +105,37 @@ internal sealed class ReceiveQueue
                 }
             }
             bytes += length;
+            Note(0, length, isFirst: true);
             if (!Finish(length)) return;
         }
+    }
+
+    /// <summary>
+    /// The instance before this one has failed, maybe with a packet in the driver's buffers: they come again, oldest first, and it still lies
+    /// in them.
+    /// </summary>
+    private void Resume()
+    {
+        var need = _device.InBuffers(_pair).Left;
+        if (need > 0 && !Gather(need)) return; // no buffer yet
+        _resumed = true;
+        var before = _device.InBuffers(_pair);
+        _device.InBuffers(_pair) = default;
+        // A buffer that comes for the first time has nothing in it: then all of the packet's had been completed.
+        if (before.Left == 0 || _held[0].Chain.Attempts < 2) return;
+        var isSame = _held[0].Chain.Head == before.Head; // else that one had been completed
+        var left = isSame ? before.Left : before.Left - before.Part;
+        if (left == 0 || left > _capacity) return; // a driver may have changed its buffers meanwhile
+        _written = left;
+        _continues = !(isSame && before.IsFirst);
+        Note(0, left, !_continues);
+    }
+
+    /// <summary>Remembers a packet in the buffers for the case that this instance fails.</summary>
+    private void Note(int buffer, int left, bool isFirst)
+    {
+        ref var held = ref _held[buffer];
+        _device.InBuffers(_pair) = new NetControl.Unfinished(held.Chain.Head, left, Math.Min(left, held.Length), isFirst);
     }
 
     /// <summary>The link is down: what waits outside is lost.</summary>
@@ -111,6 +145,8 @@ internal sealed class ReceiveQueue
         if (_written > 0)
         {
             _written = 0;
+            _continues = false;
+            _device.InBuffers(_pair) = default;
             _device.Counters.Add(NetCounter.LinkDown);
         }
         ReadOnlySpan<HostSegment> scratch = [_scratch.Segment];
@@ -136,6 +172,7 @@ internal sealed class ReceiveQueue
                     break;
                 }
                 _device.Counters.Add(chain.IsSuspect ? NetCounter.Suspect : NetCounter.BadBuffers);
+                _device.InBuffers(_pair) = default; // a packet that began in it is given up with it
                 Queue.Complete(chain, 0);
             }
         }
@@ -177,7 +214,7 @@ internal sealed class ReceiveQueue
         var left = length;
         var used = 0;
         while (left > 0) left -= _held[used++].Length;
-        _held[0].Chain.TryWrite(PacketHeader.BufferCountOffset, (ushort)used); // 1 without merging, as it must be (§5.1.6.4.1)
+        if (!_continues) _held[0].Chain.TryWrite(PacketHeader.BufferCountOffset, (ushort)used); // 1 without merging, as it must be (§5.1.6.4.1)
         left = length;
         var pieces = 0;
         for (var i = 0; i < used; i++)
@@ -185,11 +222,14 @@ internal sealed class ReceiveQueue
             ref var held = ref _held[i];
             var part = Math.Min(left, held.Length);
             held.Chain.Written(0, (ulong)part);
+            Note(i, left, isFirst: i == 0 && !_continues);
             Queue.Complete(held.Chain, (uint)part);
             left -= part;
             pieces += held.Pieces;
             _capacity -= held.Length;
         }
+        _device.InBuffers(_pair) = default;
+        _continues = false;
         _heldCount -= used;
         _pieceCount -= pieces;
         Array.Copy(_held, used, _held, 0, _heldCount);
