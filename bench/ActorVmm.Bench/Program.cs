@@ -3,7 +3,8 @@ using ActorVmm.Bench;
 (string Name, string What, Func<string[], int> Run)[] benchmarks =
 [
     ("exit-path", "one register access: direct call, one actor hop, bus and device", ExitPath.Run),
-    ("fault-hooks", "what the fault hooks cost where no plan uses them, against a process without them [ROUNDS]", FaultHooksBench.Run),
+    ("fault-hooks", "what the fault hooks cost where no plan uses them, against a process without them [ROUNDS [exit|block]]", FaultHooksBench.Run),
+    ("neighbour-stall", "gaps between a guest's ticks while another VM of the process fails again and again [ROUNDS]", NeighbourStall.Run),
     ("kvm-exits", "under KVM: exits against direct calls and against QEMU, kicks, messages to a vCPU [exits|kick|latency|qemu [ROUNDS [EXITS [QEMU]]]]",
         KvmExits.Run),
     ("boot-vs-tcg", "power-on to prompt to reset: soft against qemu-system-x86_64 -accel tcg [ROUNDS [QEMU]]", BootVersusTcg.Run),

@@ -71,6 +71,7 @@ public sealed class VmHost : IVmHost
     private readonly bool _ownsSystem;
     private readonly IActorRef _host;
     private readonly IGuestLoader _loader;
+    private readonly TimeSpan _patience;
     private readonly List<Task> _runs = [];
     private readonly Lock _lock = new();
 
@@ -81,6 +82,7 @@ public sealed class VmHost : IVmHost
         _system = system;
         _ownsSystem = ownsSystem;
         _loader = loader ?? KernelLoader.Instance;
+        _patience = settings.ControlDeadline;
         _host = system.ActorOf(HostActor.Props(settings), "host");
     }
 
@@ -121,8 +123,15 @@ public sealed class VmHost : IVmHost
         Task[] runs;
         lock (_lock) runs = [.. _runs];
         await Task.WhenAll(runs).ConfigureAwait(false);
-        if (_ownsSystem) await _system.Terminate().ConfigureAwait(false);
-        else await _host.GracefulStop(TimeSpan.FromSeconds(10)).ConfigureAwait(false);
+        try
+        {
+            if (_ownsSystem) await _system.Terminate().WaitAsync(_patience).ConfigureAwait(false);
+            else await _host.GracefulStop(_patience).ConfigureAwait(false);
+        }
+        catch (Exception late) when (late is TimeoutException or TaskCanceledException)
+        {
+            // Every VM has ended; a thread that is lost inside a hung device keeps its actor, and nobody waits for that.
+        }
     }
 
     internal Task<IVmHandle> StartAsync(

@@ -112,9 +112,12 @@ internal sealed class RuleState(FaultRule rule, FaultEngine engine, string devic
         if (!Counts() || !_stream.Chance(Rule.Probability)) return null;
         _fired++;
         if (Rule.Period is { } period) _notBefore = now - (now - Begin(owner)) % period + period;
-        if (Rule.For is { } lasting) LastsUntil = lasting > ulong.MaxValue - now ? ulong.MaxValue : now + lasting;
+        if ((Rule.For ?? LastsForGood) is { } lasting) LastsUntil = lasting > ulong.MaxValue - now ? ulong.MaxValue : now + lasting;
         return new FaultHit(Rule, _seen, _stream.Next(), First: true);
     }
+
+    /// <summary>A disk that is full stays so, unless the rule says for how long.</summary>
+    private ulong? LastsForGood => Rule.Kind == FaultKind.BlockDiskFull ? ulong.MaxValue : null;
 
     private ulong Begin(FaultEngine owner) => owner.SeenAt(Rule.AfterConsole) is { } seen ? Add(seen, Rule.From) : ulong.MaxValue;
 

@@ -79,9 +79,15 @@ public sealed class FaultyPackets(IPacketPort inner, FaultSite site, Action<ulon
     }
 
     /// <inheritdoc/>
-    public int Receive(int pair, ReadOnlySpan<HostSegment> into)
+    public void Release(int pair)
     {
         if (!_out.IsEmpty) Flush(pair);
+    }
+
+    /// <inheritdoc/>
+    public int Receive(int pair, ReadOnlySpan<HostSegment> into)
+    {
+        Release(pair);
         if (_unplugged)
         {
             while (inner.Receive(pair, into) > 0) { /* nothing comes through a cable that is out */ }

@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.CommandLine.Parsing;
 using System.Globalization;
 using ActorVmm.Backends.UserNet;
 using ActorVmm.Host.Descriptions;
@@ -43,7 +44,10 @@ internal sealed class CommandLineInterface
         {
             foreach (var error in parsed.Errors)
                 await _descriptors.Errors.WriteLineAsync($"actorvmm: {error.Message}");
-            var command = parsed.CommandResult.Command == root ? "" : parsed.CommandResult.Command.Name + " ";
+            // From the outermost on: "experiment run" is another command than "run".
+            var command = "";
+            for (SymbolResult? at = parsed.CommandResult; at is CommandResult { Command: var one } && one != root; at = at.Parent)
+                command = $"{one.Name} {command}";
             await _descriptors.Errors.WriteLineAsync($"See: actorvmm {command}--help");
             return ExitCodes.BadArguments;
         }

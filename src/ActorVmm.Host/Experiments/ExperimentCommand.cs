@@ -40,6 +40,8 @@ internal sealed class ExperimentCommand(TextWriter output, TextWriter errors, bo
         var guest = await GuestBoot.HashAsync(image, cancel);
         if (!string.Equals(guest, before.Guest, StringComparison.Ordinal))
             await errors.WriteLineAsync("actorvmm: the guest is another than it was: kernel or initramfs have changed since that run");
+        if (!string.Equals(ExperimentRun.Version, before.Version, StringComparison.Ordinal))
+            await errors.WriteLineAsync($"actorvmm: another build than that run's: {ExperimentRun.Version}, then {before.Version}");
         folder = Path.GetFullPath(folder ?? run.TrimEnd('/') + "-replay");
         var again = await ExperimentRun.RunAsync(experiment, before.Seed, image, folder, cancel);
         if (string.Equals(again.Fingerprint, before.Fingerprint, StringComparison.Ordinal))
@@ -146,7 +148,7 @@ internal sealed class ExperimentCommand(TextWriter output, TextWriter errors, bo
     private static readonly JsonSerializerOptions s_indented = new() { WriteIndented = true, PropertyNamingPolicy = JsonNamingPolicy.KebabCaseLower };
 
     /// <summary>A monitor that fails comes before a guest that does not end, and that before what is not true.</summary>
-    private static int CodeOf(IReadOnlyList<RunEvidence> runs, IReadOnlyList<PropertyVerdict> verdicts)
+    internal static int CodeOf(IReadOnlyList<RunEvidence> runs, IReadOnlyList<PropertyVerdict> verdicts)
     {
         bool Ended(string exit) => runs.Any(run => string.Equals(run.Result.Safety.Exit, exit, StringComparison.Ordinal)
             || string.Equals(run.Result.Quiet?.Exit, exit, StringComparison.Ordinal));

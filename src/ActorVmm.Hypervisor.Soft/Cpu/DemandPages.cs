@@ -14,14 +14,14 @@ internal sealed unsafe partial class DemandPages : IDisposable
     private readonly nuint _size;
 
     /// <summary>Maps <paramref name="bytes"/> of zeroes.</summary>
-    /// <exception cref="OutOfMemoryException">The host refuses the mapping.</exception>
+    /// <exception cref="InvalidOperationException">The host refuses the mapping.</exception>
     public DemandPages(ulong bytes)
     {
         _size = (nuint)bytes;
         // SAFETY: a fresh anonymous mapping chosen by the kernel; it lives until Dispose.
         Start = MMap(null, _size, ProtReadWrite, MapPrivateAnonymousNoReserve, -1, 0);
         if ((nint)Start == -1)
-            throw new OutOfMemoryException($"cannot map {bytes >> 10} KiB: {Marshal.GetLastPInvokeErrorMessage()}");
+            throw new InvalidOperationException($"cannot map {bytes >> 10} KiB: {Marshal.GetLastPInvokeErrorMessage()}");
     }
 
     /// <summary>The first byte; page-aligned.</summary>

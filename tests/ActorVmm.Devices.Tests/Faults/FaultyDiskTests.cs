@@ -79,7 +79,6 @@ public sealed class FaultyDiskTests
     [Theory]
     [InlineData(FaultKind.BlockEio, DiskStatus.IoError)]
     [InlineData(FaultKind.BlockEnospc, DiskStatus.NoSpace)]
-    [InlineData(FaultKind.BlockDiskFull, DiskStatus.NoSpace)]
     public void A_write_fails_and_has_not_happened(FaultKind kind, DiskStatus status)
     {
         var disk = Disk(Rule(kind) with { Nth = 2, Direction = "write" });
@@ -88,6 +87,20 @@ public sealed class FaultyDiskTests
         Assert.All(Content(0), value => Assert.Equal(1, value));
         Assert.Equal(DiskStatus.Ok, Do(disk, DiskOperation.Write, 0, Bytes(3)).Status);
         Assert.Equal($"answered {status}", Assert.Single(_trace.Firings).Outcome);
+    }
+
+    [Fact]
+    public void A_full_disk_stays_full_for_good_where_no_time_is_said()
+    {
+        var disk = Disk(Rule(FaultKind.BlockDiskFull) with { Nth = 2 });
+        Assert.Equal(DiskStatus.Ok, Do(disk, DiskOperation.Write, 0, Bytes(1)).Status);
+        for (var time = 0; time < 3; time++)
+        {
+            Assert.Equal(DiskStatus.NoSpace, Do(disk, DiskOperation.Write, 0, Bytes(2)).Status);
+            _clock.Advance(1_000_000_000_000);
+        }
+
+        Assert.All(Content(0), value => Assert.Equal(1, value));
     }
 
     [Fact]

@@ -48,6 +48,9 @@ public sealed class ActorVmmProcess : IAsyncDisposable
         _process.StandardInput.Flush();
     }
 
+    /// <summary>Ends its standard input: under virtual time all of it is read before the guest starts.</summary>
+    public void EndInput() => _process.StandardInput.Close();
+
     /// <summary>Waits for its end.</summary>
     /// <returns>The exit code and the last line on standard error.</returns>
     public async Task<(int ExitCode, string ClosingLine)> EndAsync(TimeSpan deadline)

@@ -28,11 +28,11 @@ public sealed class RunningGuest : IAsyncDisposable
     public GuestConsole Console { get; }
     public Shell Shell { get; }
 
-    /// <summary>Starts <paramref name="spec"/> on the software CPU.</summary>
-    public static async Task<RunningGuest> StartAsync(VmSpec spec, ITestOutputHelper output, GuestConsole? console = null)
+    /// <summary>Starts <paramref name="spec"/> on the software CPU, with settings in the words of <c>akka.hocon</c>.</summary>
+    public static async Task<RunningGuest> StartAsync(VmSpec spec, ITestOutputHelper output, GuestConsole? console = null, string settings = "")
     {
         console ??= new GuestConsole();
-        var host = VmHost.Create();
+        var host = VmHost.Create(settings.Length == 0 ? null : Akka.Configuration.ConfigurationFactory.ParseString(settings));
         try
         {
             var vm = await host.StartAsync(spec, new SoftHypervisor(), new VmConsole(console, console));

@@ -127,6 +127,32 @@ public sealed class ExperimentTests : IDisposable
         Assert.Contains(expected, output.ToString(), StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("poweroff", "poweroff", "^ok$", ExitCodes.Success)]
+    [InlineData("poweroff", "poweroff", "^never$", ExitCodes.ExperimentProperty)]
+    [InlineData("timeout", null, "^never$", ExitCodes.ExperimentTimeout)]
+    [InlineData("poweroff", "timeout", "^ok$", ExitCodes.ExperimentTimeout)]
+    [InlineData("failed", null, "^never$", ExitCodes.ExperimentCrash)]
+    [InlineData("poweroff", "failed", "^ok$", ExitCodes.ExperimentCrash)]
+    public void Exit_codes_tell_a_crash_a_time_out_and_a_property_apart(string exit, string? quietExit, string pattern, int code)
+    {
+        var experiment = new Experiment { Name = "x", Properties = [new("p", PropertyKind.Always, PropertySubject.Console, pattern)] };
+        RunEvidence[] runs = [Run(1, "ok\r\n"), Run(2, "ok\r\n", exit: exit, quietExit: quietExit)];
+        Assert.Equal(code, ExperimentCommand.CodeOf(runs, Judge.Of(experiment, runs)));
+    }
+
+    [Fact]
+    public void A_crash_comes_before_a_time_out_and_an_end_that_was_asked_for_is_neither()
+    {
+        var experiment = new Experiment { Name = "x", Properties = [new("p", PropertyKind.Always, PropertySubject.Console, "^ok$")] };
+        RunEvidence[] both = [Run(1, "ok\r\n", exit: "timeout"), Run(2, "ok\r\n", exit: "failed")];
+        Assert.Equal(ExitCodes.ExperimentCrash, ExperimentCommand.CodeOf(both, Judge.Of(experiment, both)));
+
+        var asked = experiment with { Properties = [new("p", PropertyKind.Always, PropertySubject.Exit, "timeout")] };
+        RunEvidence[] late = [Run(1, exit: "timeout")];
+        Assert.Equal(ExitCodes.Success, ExperimentCommand.CodeOf(late, Judge.Of(asked, late)));
+    }
+
     [Fact]
     public async Task A_folder_that_is_no_run_is_said_so()
     {

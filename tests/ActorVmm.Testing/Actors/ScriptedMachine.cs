@@ -19,6 +19,12 @@ public sealed class ScriptedHypervisor(params GuestScript[] scripts) : IHypervis
     /// <summary>Its machines make doorbells.</summary>
     public bool HasDoorbells { get; init; }
 
+    /// <summary>Its machines' clocks can be moved ahead, as the software CPU's can.</summary>
+    public bool HasMovableClock { get; init; }
+
+    /// <summary>What a step lasts under virtual time.</summary>
+    public ulong NanosecondsPerStep { get; init; } = 1;
+
     /// <summary>Thrown by <see cref="CreateMachine"/> where set.</summary>
     public Exception? Refusal { get; init; }
 
@@ -28,7 +34,10 @@ public sealed class ScriptedHypervisor(params GuestScript[] scripts) : IHypervis
     {
         if (Refusal is { } refusal) throw refusal;
         Interlocked.Increment(ref _live);
-        return Machine = new ScriptedMachine(options, scripts, () => Interlocked.Decrement(ref _live)) { HasDoorbells = HasDoorbells };
+        return Machine = new ScriptedMachine(options, scripts, () => Interlocked.Decrement(ref _live))
+        {
+            HasDoorbells = HasDoorbells, HasMovableClock = HasMovableClock, NanosecondsPerStep = NanosecondsPerStep,
+        };
     }
 }
 
@@ -84,6 +93,12 @@ public sealed class ScriptedMachine : IMachine, IMachineClock
     /// <summary>Doorbells can be made, as under KVM.</summary>
     public bool HasDoorbells { get; init; }
 
+    /// <summary>See <see cref="ScriptedHypervisor.HasMovableClock"/>.</summary>
+    public bool HasMovableClock { get; init; }
+
+    /// <summary>See <see cref="ScriptedHypervisor.NanosecondsPerStep"/>.</summary>
+    public ulong NanosecondsPerStep { get; init; } = 1;
+
     /// <summary>The doorbells that are registered now.</summary>
     public IReadOnlyList<ScriptedDoorbell> Doorbells
     {
@@ -98,6 +113,12 @@ public sealed class ScriptedMachine : IMachine, IMachineClock
             _now += nanoseconds;
             Monitor.PulseAll(Sync);
         }
+    }
+
+    public bool TryAdvance(ulong nanoseconds)
+    {
+        if (HasMovableClock) Advance(nanoseconds);
+        return HasMovableClock;
     }
 
     public void SetAlarm(ulong nanoseconds)
@@ -170,7 +191,7 @@ public sealed class ScriptedMachine : IMachine, IMachineClock
     internal void Tick()
     {
         if (Mode != ClockMode.Virtual) return;
-        lock (Sync) _now++;
+        lock (Sync) _now += NanosecondsPerStep;
     }
 
     /// <summary>

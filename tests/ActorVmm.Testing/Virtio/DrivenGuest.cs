@@ -21,7 +21,8 @@ public sealed class DrivenGuest(ulong window) : IBusDevice, IDisposable
     {
         foreach (var access in _accesses.GetConsumingEnumerable())
         {
-            if (access.IsPort) yield return cpu.Out((ushort)access.Address, (byte)access.Value);
+            if (access.IsPort)
+                yield return access.IsWrite ? cpu.Out((ushort)access.Address, access.Size, access.Value) : cpu.In((ushort)access.Address, access.Size);
             else yield return access.IsWrite ? cpu.Store(access.Address, access.Size, access.Value) : cpu.Load(access.Address, access.Size);
             access.Done.SetResult(cpu.Answer);
         }
@@ -33,6 +34,12 @@ public sealed class DrivenGuest(ulong window) : IBusDevice, IDisposable
 
     /// <summary>OUT of one byte; does not wait, since it may be the last thing that this guest does.</summary>
     public void Out(ushort port, byte value) => _accesses.Add(new Access(IsWrite: true, port, 1, value) { IsPort = true });
+
+    /// <summary>OUT, done when this returns.</summary>
+    public void OutNow(ushort port, byte value) => Make(new Access(IsWrite: true, port, 1, value) { IsPort = true });
+
+    /// <summary>IN.</summary>
+    public ulong In(ushort port, int size = 1) => Make(new Access(IsWrite: false, port, size, 0) { IsPort = true });
 
     public void Reset() => throw new NotSupportedException("a guest has no such access");
 

@@ -602,7 +602,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
             // The end is what it is; only what a lost thread may still touch has to stay.
             _log.Warning("{0} ends with {1} threads inside hung devices; its memory is kept", _run.Spec.Name, _lostThreads);
             _run.Outcome = new VmOutcome(_stopReason, _stopDetail, Retired());
-            _run.Finish(_log);
+            Context.Parent.Tell(HostProtocol.Abandoned.Instance);
             return;
         }
 
@@ -610,7 +610,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
             StopReason.Failed, $"a unit of {_run.Spec.Name} did not stop within {_settings.ControlDeadline}; its memory is kept",
             _retiredBefore);
         _log.Error(_run.Outcome!.Detail);
-        _run.Finish(_log);
+        Context.Parent.Tell(HostProtocol.Abandoned.Instance);
     }
 
     private ulong Retired() => _parts is { } parts

@@ -66,6 +66,9 @@ public interface IPacketPort : IDisposable
     /// <param name="packet">Its pieces, at most <see cref="PacketLimits.MaxSegments"/>.</param>
     PacketSent Send(int pair, ReadOnlySpan<HostSegment> packet);
 
+    /// <summary>Packets that were sent on this pair, and wait in the port for their time, go out now where that has come.</summary>
+    void Release(int pair) { }
+
     /// <summary>
     /// Takes one packet, header first, into the pieces. A packet that does not fit is lost, so give at least
     /// <see cref="PacketLimits.MaxPacket"/> bytes.

@@ -34,6 +34,19 @@ public sealed class NetControl
         Ring();
     }
 
+    /// <summary>
+    /// The packet that lies in the driver's buffers and is not theirs yet, for each pair. A device that fails meanwhile gets the same buffers
+    /// again, oldest first, with the packet in them: what was received is not lost.
+    /// </summary>
+    internal Unfinished[] InBuffers { get; } = new Unfinished[NetOptions.MaxPairs];
+
+    /// <summary>How far the completion of a packet's buffers has come.</summary>
+    /// <param name="Head">The next buffer to be completed.</param>
+    /// <param name="Left">Bytes in it and behind it; 0: there is no such packet.</param>
+    /// <param name="Part">Bytes in it.</param>
+    /// <param name="IsFirst">The packet begins in it.</param>
+    internal readonly record struct Unfinished(ushort Head, int Left, int Part, bool IsFirst);
+
     /// <summary>Limits that were changed; the same object until the next change.</summary>
     internal Limits? Changed => _limits;
 

@@ -83,6 +83,8 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
         var (receive, transmit) => receive ?? transmit,
     };
 
+    internal ref NetControl.Unfinished InBuffers(int pair) => ref _control.InBuffers[pair];
+
     internal NetCounters Counters => _control.Counters;
     internal IPacketPort Packets => _packets;
     internal IVirtioPort Port => _port!;
@@ -192,6 +194,8 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
             return;
         }
         ShowLink();
+        // A driver without buffers to receive into still sends.
+        for (var pair = 0; pair < _state.Pairs; pair++) _packets.Release(pair);
         foreach (var queue in _transmit.AsSpan(0, _state.Pairs))
             if (queue.Continues) queue.Serve();
         Receive();

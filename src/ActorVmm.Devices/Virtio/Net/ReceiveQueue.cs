@@ -7,7 +7,7 @@ namespace ActorVmm.Devices.Virtio.Net;
 /// One receive queue (virtio 1.2 §5.1.6.3 and .4). It holds the driver's buffers ready, lets the packet port write straight into them, and
 /// completes as many as a packet took. Behind the buffers lies a scratch of the largest packet's size, so that a packet is never cut off: one
 /// that reached into it is kept aside until there are buffers for it, or dropped where there never will be. One that the rate limit holds back
-/// is kept in the same place, which outlives the device: a restart loses neither.
+/// is kept in the same place, which outlives the device: a restart loses neither, nor one that lies in the driver's buffers.
 /// </summary>
 internal sealed class ReceiveQueue
 {
@@ -27,6 +27,8 @@ internal sealed class ReceiveQueue
     private int _heldCount, _pieceCount;
     private long _capacity;
     private bool _fresh = true;
+    private bool _resumed;
+    private bool _continues; // of the packet in the buffers, the first ones are the driver's already
     private readonly KeptPacket _kept;
 
     /// <summary>A driver's buffer that is ready.</summary>
@@ -53,6 +55,8 @@ internal sealed class ReceiveQueue
     {
         _kept.Length = 0;
         _heldCount = _pieceCount = 0;
+        _continues = false;
+        _device.InBuffers(_pair) = default;
         _capacity = 0;
         Array.Clear(_held);
     }
@@ -68,6 +72,7 @@ internal sealed class ReceiveQueue
     /// <summary>Passes on what waits outside, as far as there are buffers, and as much as one message should.</summary>
     public void Serve()
     {
+        if (!_resumed) Resume();
         var bytes = 0;
         for (var packets = 0; ; packets++)
         {
@@ -111,14 +116,44 @@ internal sealed class ReceiveQueue
                 }
             }
             bytes += length;
+            Note(0, length, isFirst: true);
+            _kept.Length = 0; // it lies in the buffers, where a next instance finds it
             Finish(length);
-            _kept.Length = 0; // only now: a device that fails before gives a packet twice rather than never
         }
+    }
+
+    /// <summary>
+    /// The instance before this one has failed, maybe with a packet in the driver's buffers: they come again, oldest first, and it still lies
+    /// in them.
+    /// </summary>
+    private void Resume()
+    {
+        var need = _device.InBuffers(_pair).Left;
+        if (need > 0 && !Gather(need)) return; // no buffer yet
+        _resumed = true;
+        var before = _device.InBuffers(_pair);
+        _device.InBuffers(_pair) = default;
+        // A buffer that comes for the first time has nothing in it: then all of the packet's had been completed.
+        if (before.Left == 0 || _held[0].Chain.Attempts < 2) return;
+        var isSame = _held[0].Chain.Head == before.Head; // else that one had been completed
+        var left = isSame ? before.Left : before.Left - before.Part;
+        if (left == 0 || left > _capacity) return; // a driver may have changed its buffers meanwhile
+        _continues = !(isSame && before.IsFirst);
+        Note(0, left, !_continues);
+        Finish(left);
+    }
+
+    /// <summary>Remembers a packet in the buffers for the case that this instance fails.</summary>
+    private void Note(int buffer, int left, bool isFirst)
+    {
+        ref var held = ref _held[buffer];
+        _device.InBuffers(_pair) = new NetControl.Unfinished(held.Chain.Head, left, Math.Min(left, held.Length), isFirst);
     }
 
     /// <summary>The link is down: what waits outside is lost.</summary>
     public void Discard()
     {
+        _device.InBuffers(_pair) = default;
         if (_kept.Length > 0)
         {
             _kept.Length = 0;
@@ -147,6 +182,7 @@ internal sealed class ReceiveQueue
                     break;
                 }
                 _device.Counters.Add(chain.IsSuspect ? NetCounter.Suspect : NetCounter.BadBuffers);
+                _device.InBuffers(_pair) = default; // a packet that began in it is given up with it
                 Queue.Complete(chain, 0);
             }
         }
@@ -182,7 +218,7 @@ internal sealed class ReceiveQueue
         var left = length;
         var used = 0;
         while (left > 0) left -= _held[used++].Length;
-        _held[0].Chain.TryWrite(PacketHeader.BufferCountOffset, (ushort)used); // 1 without merging, as it must be (§5.1.6.4.1)
+        if (!_continues) _held[0].Chain.TryWrite(PacketHeader.BufferCountOffset, (ushort)used); // 1 without merging, as it must be (§5.1.6.4.1)
         left = length;
         var pieces = 0;
         for (var i = 0; i < used; i++)
@@ -190,11 +226,14 @@ internal sealed class ReceiveQueue
             ref var held = ref _held[i];
             var part = Math.Min(left, held.Length);
             held.Chain.Written(0, (ulong)part);
+            Note(i, left, isFirst: i == 0 && !_continues);
             Queue.Complete(held.Chain, (uint)part);
             left -= part;
             pieces += held.Pieces;
             _capacity -= held.Length;
         }
+        _device.InBuffers(_pair) = default;
+        _continues = false;
         _heldCount -= used;
         _pieceCount -= pieces;
         Array.Copy(_held, used, _held, 0, _heldCount);

@@ -114,7 +114,7 @@ public sealed class DevicesSupervisor : UntypedActor
         if (mayBeRestarted && _budget.TryTake(name))
         {
             _log.Warning(cause, "{0} failed and is restarted from its checkpoint: {1}", name, cause.Message);
-            context.System.EventStream.Publish(new VmEvents.DeviceRestarted(context.Parent.Path.Name, name, cause.Message));
+            context.System.EventStream.Publish(new VmEvents.DeviceRestarted(HostActor.NameOf(_vm), name, cause.Message));
             _strategy.Restart(member.Actor, cause);
             return;
         }

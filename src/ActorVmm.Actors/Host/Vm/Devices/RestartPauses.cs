@@ -10,7 +10,7 @@ namespace ActorVmm.Actors.Host.Vm.Devices;
 internal sealed class RestartPauses
 {
     /// <summary>So many pauses are kept.</summary>
-    public const int Kept = 1024;
+    public const int Kept = 16_384;
 
     private readonly List<TimeSpan> _latest = [];
     private long _failed;

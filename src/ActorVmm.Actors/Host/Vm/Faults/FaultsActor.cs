@@ -23,6 +23,8 @@ internal sealed class FaultsActor : UntypedActor
     private readonly int _alarm;
     private readonly List<TimedRule> _rules = [];
     private readonly ILoggingAdapter _log = Context.GetLogger();
+    private int _thread; // that is inside OnAlarm; 0 for none
+    private bool _again;
 
     public static Props Props(VmFaults faults, AlarmClock alarms, IEffectTarget lines) =>
         Akka.Actor.Props.Create(() => new FaultsActor(faults, alarms, lines));
@@ -42,10 +44,20 @@ internal sealed class FaultsActor : UntypedActor
         _alarms.Attach(_alarm, self);
         foreach (var rule in _faults.Engine.Rules) Adopt(rule);
         _faults.Engine.Added += rule => self.Tell(new RuleAdded(rule));
-        _faults.Engine.Healed += () => self.Tell(Rearm.Instance);
-        _faults.Engine.Seen += () => self.Tell(Rearm.Instance);
-        _faults.OnRearm(() => self.Tell(Rearm.Instance));
+        _faults.Engine.Healed += () => AskRearm(self);
+        _faults.Engine.Seen += () => AskRearm(self);
+        _faults.OnRearm(() => AskRearm(self));
         SetAlarm();
+    }
+
+    /// <summary>
+    /// What this actor's own handler has changed it sees before it ends. A message to itself would be handled by another thread, while the
+    /// guest runs on: at another instruction in each run.
+    /// </summary>
+    private void AskRearm(IActorRef self)
+    {
+        if (Volatile.Read(ref _thread) == Environment.CurrentManagedThreadId) _again = true;
+        else self.Tell(Rearm.Instance);
     }
 
     /// <inheritdoc/>
@@ -76,6 +88,25 @@ internal sealed class FaultsActor : UntypedActor
 
     private void OnAlarm()
     {
+        Volatile.Write(ref _thread, Environment.CurrentManagedThreadId);
+        try
+        {
+            do
+            {
+                _again = false;
+                FireDue();
+            }
+            while (_again);
+            SetAlarm();
+        }
+        finally
+        {
+            Volatile.Write(ref _thread, 0);
+        }
+    }
+
+    private void FireDue()
+    {
         var engine = _faults.Engine;
         var now = engine.Now;
         if (engine.Plan.HealAt is { } heal && now >= heal) engine.Heal();
@@ -85,8 +116,6 @@ internal sealed class FaultsActor : UntypedActor
             while (!engine.IsHealed && rule.Next() <= now)
                 if (rule.Take() is { } hit) Fire(rule.Rule, hit.Request, hit.Draw);
         }
-
-        SetAlarm();
     }
 
     private void SetAlarm()

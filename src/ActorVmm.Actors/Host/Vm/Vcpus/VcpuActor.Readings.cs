@@ -29,7 +29,7 @@ public sealed partial class VcpuActor : IVcpuMeter
     /// <summary>The exit of <see cref="Access"/>, timed.</summary>
     private bool SampledAccess(VcpuExit exit, VcpuExitKind kind)
     {
-        var vm = _links.Vm.Path.Name;
+        var vm = HostActor.NameOf(_links.Vm);
         _sample = ExitTelemetry.Begin(vm, _vcpu.Id, kind, exit.Address);
         _dispatcher.Context.BeginExit();
         _links.Bus.Tell(_access, Self);

@@ -177,6 +177,54 @@ public sealed class HangTests
     }
 
     [Fact]
+    public async Task After_a_thread_is_lost_for_good_a_vm_of_that_name_starts_again_and_never_with_the_same_disk()
+    {
+        var faults = new ProbeFaults().Hang(1);
+        IEnumerator<VcpuExitKind> Hangs(ScriptedVcpu cpu) { yield return cpu.In(Hanging); }
+        IEnumerator<VcpuExitKind> Prints(ScriptedVcpu cpu) { yield return cpu.Out(0x3F8, (byte)'x'); }
+        var disk = Path.GetTempFileName();
+        try
+        {
+            await File.WriteAllBytesAsync(disk, new byte[4096]);
+            var withDisk = VmFixture.Spec() with { Disks = [new DiskSpec { Id = "d", Path = disk }] };
+            await using var fixture = new VmFixture(Soon);
+            var outcome = await fixture.RunAsync(new ScriptedHypervisor(Hangs), withDisk, null, parts => ProbeActor.Unit(parts, faults, registersOnly: false));
+            Assert.Equal(StopReason.Failed, outcome.Reason);
+            Assert.Equal(0, faults.CameBack); // it is still inside
+
+            // What it may still write to is locked by it.
+            var refused = await Assert.ThrowsAsync<HypervisorException>(() => fixture.StartAsync(new ScriptedHypervisor(Prints), withDisk));
+            Assert.Contains(disk, refused.Message, StringComparison.Ordinal);
+            for (var time = 1; time <= 2; time++)
+            {
+                var again = await fixture.RunAsync(new ScriptedHypervisor(Prints), VmFixture.Spec());
+                Assert.Equal(StopReason.Halted, again.Reason);
+                Assert.Equal(new string('x', time), fixture.Console.Output);
+            }
+
+            faults.Release.Set();
+            await VmFixture.EventuallyAsync(() => faults.CameBack == 1, "the lost thread comes back, to nothing");
+            Assert.Equal("xx", fixture.Console.Output);
+        }
+        finally
+        {
+            File.Delete(disk);
+        }
+    }
+
+    [Fact]
+    public async Task A_host_ends_although_a_thread_never_comes_back()
+    {
+        var faults = new ProbeFaults().Hang(1);
+        IEnumerator<VcpuExitKind> Guest(ScriptedVcpu cpu) { yield return cpu.In(Hanging); }
+        var fixture = new VmFixture(Soon + "actorvmm.control-deadline = 500ms");
+        await fixture.RunAsync(new ScriptedHypervisor(Guest), devices: parts => ProbeActor.Unit(parts, faults, registersOnly: false));
+        await fixture.DisposeAsync();
+        Assert.Equal((1, 0), (faults.Hung, faults.CameBack));
+        faults.Release.Set();
+    }
+
+    [Fact]
     public async Task A_device_that_hangs_over_its_limit_is_unplugged_where_its_policy_says_so()
     {
         var faults = new ProbeFaults().Hang(1);
@@ -251,7 +299,8 @@ public sealed class HangTests
         var vm = await fixture.StartAsync(hypervisor, null, null,
             parts => ProbeActor.Unit(parts, faults.Alarm(late)),
             parts => ProbeActor.Unit(parts, new ProbeFaults(), "other", ProbeDevice.Port + 0x10));
-        await VmFixture.EventuallyAsync(() => hypervisor.Machine!.Alarm == 100, "the alarm is set");
+        // Both deadlines are set once the guest computes; before that the second could still begin at a later time.
+        await VmFixture.EventuallyAsync(() => hypervisor.Machine!.Scripted[0].RetiredInstructions >= 3, "the alarms are set");
         hypervisor.Machine!.Advance(150);
 
         await VmFixture.EventuallyAsync(() => fixture.Console.Output == "!!", "both alarms were served");

@@ -18,8 +18,8 @@ public sealed class RestartPausesTests
         for (var i = 0; i < RestartPauses.Kept; i++) pauses.Add(TimeSpan.FromHours(1)); // all of them forgotten below
         for (var i = RestartPauses.Kept; i >= 1; i--) pauses.Add(TimeSpan.FromMilliseconds(i));
 
-        Assert.Equal(TimeSpan.FromMilliseconds(512), pauses.Percentile(50));
-        Assert.Equal(TimeSpan.FromMilliseconds(1014), pauses.Percentile(99));
-        Assert.Equal("p50 512.00 ms, p99 1014.00 ms, max 1024.00 ms", pauses.ToString());
+        Assert.Equal(TimeSpan.FromMilliseconds(8192), pauses.Percentile(50));
+        Assert.Equal(TimeSpan.FromMilliseconds(16_221), pauses.Percentile(99));
+        Assert.Equal("p50 8192.00 ms, p99 16221.00 ms, max 16384.00 ms", pauses.ToString());
     }
 }

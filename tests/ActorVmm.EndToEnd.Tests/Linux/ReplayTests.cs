@@ -1,0 +1,132 @@
+using System.Diagnostics;
+using ActorVmm.EndToEnd.Tests.Harness;
+using ActorVmm.Host.Experiments;
+using ActorVmm.Testing;
+using Xunit;
+using Xunit.Abstractions;
+
+namespace ActorVmm.EndToEnd.Tests.Linux;
+
+/// <summary>Runs that repeat exactly, with disks, entropy, crashes and a clock that is not to be trusted.</summary>
+[Collection(LinuxGuests.Name)]
+public sealed class ReplayTests(ITestOutputHelper output)
+{
+    // What could differ is printed: times, counts of interrupts, random bytes, what a file system makes of itself.
+    private const string Everything = """
+        name = everything
+        disks = [ { name = raw, size-mib = 16 }, { name = files, size-mib = 32, format = ext4 } ]
+        safety {
+          script = [
+            "dd if=/dev/hwrng bs=64 count=8 2>/dev/null | md5sum; cat /proc/uptime; date"
+            "dd if=/dev/urandom of=/tmp/x bs=64k count=8 2>/dev/null; dd if=/tmp/x of=/dev/vda bs=4k conv=fsync 2>/dev/null; dd if=/dev/vda bs=4k count=128 iflag=direct 2>/dev/null | md5sum; md5sum </tmp/x"
+            "mkdir -p /mnt; mount -t ext4 /dev/vdb /mnt && cp -r /bin/busybox /modules /mnt; sync; ls -la --full-time /mnt; umount /mnt; dmesg | tail -n 20"
+            "dd if=/dev/hwrng bs=64 count=8 2>/dev/null | md5sum; cat /proc/uptime /proc/interrupts /proc/stat; date"
+            "poweroff -f"
+          ]
+          faults {
+            rules = [
+              { kind = actor-crash, name = crash-blk, device = blk0, probability = 0.02, spare-retry = true }
+              { kind = actor-crash, name = crash-blk-late, device = blk1, point = index-published, every = 4, spare-retry = true }
+              { kind = actor-crash, name = crash-serial, device = serial0, point = stored, probability = 0.002, spare-retry = true }
+              { kind = actor-crash, name = crash-rng, device = rng0, point = request-taken, every = 2, spare-retry = true }
+              { kind = block-latency, name = late, device = blk0, probability = 0.2, delay = 3ms }
+              { kind = block-volatile-cache, name = cache, device = blk1, probability = 0.5 }
+              { kind = irq-late, name = irq, device = blk1, probability = 0.1, delay = 1ms }
+              { kind = irq-spurious, name = spurious, gsi = 10, period = 50ms, probability = 0.3 }
+              { kind = entropy-starvation, name = dry, device = rng0, nth = 2, for = 20ms }
+              { kind = clock-jump, name = jump, after-console = "Welcome", from = 20ms, delay = 700ms }
+              { kind = clock-drift, name = drift, after-console = "Welcome", from = 30ms, for = 50ms, factor = 1.5 }
+              { kind = actor-slow, name = slow, device = blk1, every = 20, delay = 2ms }
+              { kind = vcpu-pause, name = pause, from = 1s, for = 30ms }
+            ]
+          }
+        }
+        properties = [ { name = ends, is = always, exit = poweroff } ]
+        limit = 5m
+        """;
+
+    private static readonly string[] s_mustFire =
+        ["crash-blk", "crash-blk-late", "crash-serial", "crash-rng", "late", "cache", "irq", "spurious", "dry", "jump", "drift", "slow",
+        "pause"];
+
+    [SkippableFact]
+    public async Task A_run_with_disks_entropy_crashes_and_faults_of_the_clock_repeats_to_the_last_byte()
+    {
+        Skip.IfNot(File.Exists("/usr/sbin/mke2fs") || File.Exists("/sbin/mke2fs"), "mke2fs (package e2fsprogs) is missing");
+        var experiment = ExperimentReader.Read(Everything, "everything");
+        var image = await ExperimentRun.ImageAsync(CancellationToken.None);
+        var folder = Directory.CreateTempSubdirectory("actorvmm-replay-").FullName;
+        try
+        {
+            var place = Path.Combine(folder, "first");
+            var first = await ExperimentRun.RunAsync(experiment, seed: 5, image, place, CancellationToken.None);
+            Assert.Equal("poweroff", first.Safety.Exit);
+            foreach (var rule in s_mustFire) Assert.True(first.Safety.Firings.GetValueOrDefault(rule) > 0, $"{rule} has not fired");
+            output.WriteLine($"{first.Safety.Instructions} instructions, {first.Safety.Firings.Values.Sum()} faults, {first.HostSeconds} s");
+
+            // Two at a time, and in the nightly run beside threads that do nothing but compute: a loaded machine.
+            using var load = new Load(Nightly.Wanted ? 2 : 0);
+            var replays = (int)Nightly.Count(always: 5, nightly: 100);
+            var same = 0;
+            await Parallel.ForAsync(0, replays, new ParallelOptions { MaxDegreeOfParallelism = 2 }, async (number, cancel) =>
+            {
+                var again = Path.Combine(folder, $"again{number}");
+                var result = await ExperimentRun.RunAsync(experiment, seed: 5, image, again, cancel);
+                if (result.Fingerprint != first.Fingerprint) Compare(place, again);
+                Assert.Equal(first.Safety.Instructions, result.Safety.Instructions);
+                foreach (var file in (string[])["safety-console.log", "safety-trace.jsonl", .. experiment.Disks.Select(disk => $"{disk.Name}.img")])
+                    Assert.True(await SameAsync(Path.Combine(place, file), Path.Combine(again, file), cancel), $"{file} differs");
+                Assert.Equal(first.Fingerprint, result.Fingerprint);
+                Interlocked.Increment(ref same);
+                Directory.Delete(again, recursive: true);
+            });
+            output.WriteLine($"{same} of {replays} replays are the same");
+            Assert.Equal(replays, same);
+
+            var other = await ExperimentRun.RunAsync(experiment, seed: 6, image, Path.Combine(folder, "other"), CancellationToken.None);
+            Assert.NotEqual(first.Fingerprint, other.Fingerprint); // and another seed is another run
+        }
+        finally
+        {
+            Directory.Delete(folder, recursive: true);
+        }
+    }
+
+    private static async Task<bool> SameAsync(string left, string right, CancellationToken cancel)
+    {
+        var (one, other) = (await File.ReadAllBytesAsync(left, cancel), await File.ReadAllBytesAsync(right, cancel));
+        return one.AsSpan().SequenceEqual(other);
+    }
+
+    private void Compare(string left, string right)
+    {
+        using var text = new StringWriter();
+        new ExperimentCommand(text, text, terminal: false).DiffAsync(left, right).GetAwaiter().GetResult();
+        output.WriteLine(text.ToString());
+    }
+
+    /// <summary>Threads that keep the machine busy.</summary>
+    private sealed class Load : IDisposable
+    {
+        private readonly Thread[] _threads;
+        private volatile bool _ended;
+
+        public Load(int threads)
+        {
+            _threads = [.. Enumerable.Range(0, threads).Select(_ => new Thread(Compute) { IsBackground = true })];
+            foreach (var thread in _threads) thread.Start();
+        }
+
+        public void Dispose()
+        {
+            _ended = true;
+            foreach (var thread in _threads) thread.Join();
+        }
+
+        private void Compute()
+        {
+            var until = Stopwatch.GetTimestamp();
+            while (!_ended) until ^= until << 1;
+        }
+    }
+}
