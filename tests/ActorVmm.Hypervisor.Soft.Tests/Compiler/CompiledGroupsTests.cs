@@ -246,6 +246,20 @@ public sealed unsafe class CompiledGroupsTests
         c.inc(r8);
     }));
 
+    /// <summary>A block ends after 48 instructions, wherever that is.</summary>
+    [Fact]
+    public void Vectors_go_on_from_block_to_block_without_a_jump() => SameAtEachThreshold(_ => { }, c => Repeat(c, 20, () =>
+    {
+        c.movd(xmm0, r15d);
+        for (var n = 0; n < 60; n++)
+        {
+            c.paddd(xmm0, xmm1);
+            c.pshufd(xmm1, xmm0, 0x39);
+            c.pxor(xmm14, xmm1);
+        }
+        c.movq(rax, xmm14);
+    }));
+
     [Theory]
     [InlineData(Cr0Bits.Ts)]
     [InlineData(Cr0Bits.Em)]

@@ -148,6 +148,7 @@ internal sealed unsafe partial class BlockCompiler
     {
         LoseHostFlags();
         StoreFlags();
+        StoreVectors();
         GoTo(_start - _page + (uint)_block->Length);
     }
 
