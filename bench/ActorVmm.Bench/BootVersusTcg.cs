@@ -6,8 +6,9 @@ using ActorVmm.Host.Guests;
 namespace ActorVmm.Bench;
 
 /// <summary>
-/// The software CPU against QEMU's TCG: the same kernel and initramfs, one vCPU, from the start of the process to the shell's prompt to the
-/// end of the process after <c>reboot -f</c>. The two take turns, so that a busy host slows both; medians count.
+/// The software CPU against QEMU's TCG: the same kernel and initramfs, from the start of the process to the shell's prompt to the end of the
+/// process after <c>reboot -f</c>. The two take turns, so that a busy host slows both; medians count. By host time with one vCPU; under
+/// virtual time against <c>-icount shift=0,sleep=off</c>, where our guest's input is all there from the start; or with two vCPUs.
 /// </summary>
 internal static class BootVersusTcg
 {
@@ -15,7 +16,14 @@ internal static class BootVersusTcg
     private const string CommandLine =
         "console=ttyS0,115200n8r reboot=k panic=-1 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd pci=off";
 
-    /// <summary>Arguments: rounds (5), path of qemu-system-x86_64.</summary>
+    private enum Mode
+    {
+        Host,
+        Virtual,
+        Smp,
+    }
+
+    /// <summary>Arguments: rounds (5), path of qemu-system-x86_64, host (default), virtual or smp.</summary>
     public static int Run(string[] args) => RunAsync(args).GetAwaiter().GetResult();
 
     private static async Task<int> RunAsync(string[] args)
@@ -23,13 +31,16 @@ internal static class BootVersusTcg
         GuestProcess.Build();
         var rounds = args.Length > 0 ? int.Parse(args[0], CultureInfo.InvariantCulture) : 5;
         var qemu = args.Length > 1 ? args[1] : "qemu-system-x86_64";
+        var mode = args.Length > 2 ? Enum.Parse<Mode>(args[2], ignoreCase: true) : Mode.Host;
         var directory = Directory.CreateTempSubdirectory("actorvmm-bench-");
         try
         {
             var image = await GuestImage.PrepareAsync(new GuestCache());
-            var description = Describe(image, directory.FullName);
+            var description = Describe(image, directory.FullName, vcpus: mode == Mode.Smp ? 2 : 1);
             var machines = QemuMachines(image, Extract(image, directory.FullName));
+            if (mode != Mode.Host) machines = [.. machines.Select(machine => (machine.Name, Changed(machine.Arguments, mode)))];
             var machine = await FastestAsync(qemu, machines);
+            string[] run = ["run", description, "--hypervisor", "soft", "--clock", mode == Mode.Virtual ? "virtual" : "host"];
 
             var soft = new double[rounds];
             var tcg = new double[rounds];
@@ -40,7 +51,7 @@ internal static class BootVersusTcg
                 for (var turn = 0; turn < 2; turn++)
                 {
                     if ((turn + round) % 2 == 0)
-                        ours = await MeasureAsync(() => GuestProcess.StartActorVmm(["run", description, "--hypervisor", "soft"]));
+                        ours = await MeasureAsync(() => GuestProcess.StartActorVmm(run), ahead: mode == Mode.Virtual);
                     else
                         theirs = await MeasureAsync(() => GuestProcess.Start(qemu, machine));
                 }
@@ -50,7 +61,7 @@ internal static class BootVersusTcg
                     $"{ours.End / theirs.End,6:F2}");
             }
             var ratio = Median([.. soft.Zip(tcg, (ours, theirs) => ours / theirs)]);
-            Console.WriteLine($"median: soft {Median(soft):F2} s, tcg {Median(tcg):F2} s, ratio of a round {ratio:F2} (target <= 3)");
+            Console.WriteLine($"median: soft {Median(soft):F2} s, tcg {Median(tcg):F2} s, ratio of a round {ratio:F2} (target <= {(mode == Mode.Smp ? 1.1 : 1.0):F1})");
             return 0;
         }
         finally
@@ -59,12 +70,22 @@ internal static class BootVersusTcg
         }
     }
 
-    private static async Task<(double Prompt, double End)> MeasureAsync(Func<GuestProcess> start)
+    private static string[] Changed(string[] arguments, Mode mode)
+    {
+        var changed = arguments.ToArray();
+        changed[Array.IndexOf(changed, "-accel") + 1] = mode == Mode.Smp ? "tcg,thread=multi" : "tcg,thread=single";
+        if (mode != Mode.Smp) return ["-icount", "shift=0,sleep=off", .. changed];
+        changed[Array.IndexOf(changed, "-smp") + 1] = "2";
+        return changed;
+    }
+
+    private static async Task<(double Prompt, double End)> MeasureAsync(Func<GuestProcess> start, bool ahead = false)
     {
         using var guest = start();
+        if (ahead) guest.TypeAll("reboot -f\n");
         await guest.ExpectAsync(GuestImage.Greeting);
         var prompt = await guest.ExpectAsync("# ");
-        guest.Type("reboot -f\n");
+        if (!ahead) guest.Type("reboot -f\n");
         return (prompt, await guest.EndAsync());
     }
 
@@ -98,7 +119,7 @@ internal static class BootVersusTcg
         ];
     }
 
-    internal static string Describe(GuestImage image, string directory)
+    internal static string Describe(GuestImage image, string directory, int vcpus = 1)
     {
         var path = Path.Combine(directory, "vm.json");
         File.WriteAllText(path, JsonSerializer.Serialize(new Dictionary<string, object>(StringComparer.Ordinal)
@@ -108,7 +129,7 @@ internal static class BootVersusTcg
                 ["kernel_image_path"] = image.KernelPath, ["initrd_path"] = image.InitramfsPath, ["boot_args"] = CommandLine,
             },
             ["drives"] = Array.Empty<object>(),
-            ["machine-config"] = new Dictionary<string, int>(StringComparer.Ordinal) { ["vcpu_count"] = 1, ["mem_size_mib"] = MemoryMib },
+            ["machine-config"] = new Dictionary<string, int>(StringComparer.Ordinal) { ["vcpu_count"] = vcpus, ["mem_size_mib"] = MemoryMib },
         }));
         return path;
     }

@@ -104,6 +104,13 @@ internal sealed class GuestProcess : IDisposable
         _process.StandardInput.Flush();
     }
 
+    /// <summary>Types the last of it: the input ends there.</summary>
+    public void TypeAll(string text)
+    {
+        Type(text);
+        _process.StandardInput.Close();
+    }
+
     /// <summary>Waits for the end of the process.</summary>
     /// <returns>Seconds since its start.</returns>
     public async Task<double> EndAsync()
