@@ -3,7 +3,6 @@ using ActorVmm.Actors;
 using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 using ActorVmm.Devices.Virtio.Mmio;
 using ActorVmm.Hypervisor;
-using ActorVmm.Memory;
 using ActorVmm.Testing.Actors;
 using ActorVmm.Testing.Virtio;
 using Akka.Configuration;

@@ -20,7 +20,7 @@ internal static class FaultHooksBench
     /// <summary>Arguments: rounds (7); exit, block, or both where left out.</summary>
     public static int Run(string[] args)
     {
-        if (args is ["child", var path, var hooks]) return Child(path, string.Equals(hooks, "with", StringComparison.Ordinal));
+        if (args is ["child", var which, var hooks]) return Child(which, string.Equals(hooks, "with", StringComparison.Ordinal));
         var rounds = args.Length > 0 ? int.Parse(args[0], CultureInfo.InvariantCulture) : 7;
         foreach (var (path, what) in ((string, string)[])[("exit", "exit through bus and device"), ("block", "4k read, three exits")])
         {
@@ -29,8 +29,8 @@ internal static class FaultHooksBench
             for (var round = 0; round < rounds; round++)
             {
                 // Which goes first changes, so that a host that gets busier favours neither.
-                foreach (var which in round % 2 == 0 ? (string[])["with", "without"] : ["without", "with"])
-                    (which == "with" ? with : without)[round] = Measure(path, which);
+                foreach (var order in round % 2 == 0 ? (string[])["with", "without"] : ["without", "with"])
+                    (order == "with" ? with : without)[round] = Measure(path, order);
             }
 
             Console.WriteLine(string.Create(CultureInfo.InvariantCulture,

@@ -1,12 +1,10 @@
 using ActorVmm.Actors;
 using ActorVmm.Actors.Host.Vm.Devices.Virtio;
-using ActorVmm.Boot;
 using ActorVmm.Devices;
 using ActorVmm.Devices.Faults;
 using ActorVmm.Devices.Virtio;
 using ActorVmm.Devices.Virtio.Net;
 using ActorVmm.Hypervisor;
-using ActorVmm.Memory;
 using ActorVmm.Testing.Actors;
 using ActorVmm.Testing.Virtio;
 using Akka.Configuration;

@@ -7,7 +7,6 @@ using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 using ActorVmm.Devices.Virtio.Net;
 using ActorVmm.EndToEnd.Tests.Harness;
 using ActorVmm.Host.Guests;
-using ActorVmm.Hypervisor;
 using ActorVmm.Testing.Guests;
 using ActorVmm.Testing.Native;
 using Xunit;

@@ -3,7 +3,6 @@ using ActorVmm.Hypervisor.Soft.Tests.SystemSide;
 using ActorVmm.Memory;
 using Iced.Intel;
 using Xunit;
-using static ActorVmm.Hypervisor.Soft.Tests.SystemSide.SystemBench;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace ActorVmm.Hypervisor.Soft.Tests.Compiler;

@@ -153,7 +153,6 @@ internal sealed unsafe partial class BlockCompiler
             case VectorShape.Flags: return VectorFlags(i, opcode);
             case VectorShape.ToGeneral: return VectorToGeneral(i, opcode);
             case VectorShape.FromGeneral: return VectorFromGeneral(i, opcode);
-            case VectorShape.Approximate: return VectorApproximate(i);
             default: return VectorMove(i, opcode, unaligned);
         }
     }

@@ -27,9 +27,6 @@ internal enum VectorShape
     /// <summary>A load, store or move between registers, by its own rules.</summary>
     Move = 6,
 
-    /// <summary>RCPPS and its kin: the correctly rounded value, as tier 0 gives it, not the host's approximation.</summary>
-    Approximate = 7,
-
     /// <summary>Reads and writes MXCSR.</summary>
     Float = 8,
 
@@ -100,9 +97,6 @@ internal static class VectorShapes
                 return VectorShape.ToGeneral;
             case Mnemonic.Pinsrw:
                 return VectorShape.FromGeneral;
-            case Mnemonic.Rcpss or Mnemonic.Rcpps or Mnemonic.Rsqrtss or Mnemonic.Rsqrtps:
-                return VectorShape.Approximate;
-
             case Mnemonic.Movaps or Mnemonic.Movapd or Mnemonic.Movdqa or Mnemonic.Movntps or Mnemonic.Movntpd or Mnemonic.Movntdq:
                 return VectorShape.Move;
             case Mnemonic.Movups or Mnemonic.Movupd or Mnemonic.Movdqu:

@@ -1,6 +1,5 @@
 using System.Text.RegularExpressions;
 using Akka.Actor;
-using ActorVmm.Actors.Host.Vm;
 using ActorVmm.Actors.Host.Vm.Vcpus;
 using ActorVmm.Hypervisor;
 using ActorVmm.Testing.Actors;
