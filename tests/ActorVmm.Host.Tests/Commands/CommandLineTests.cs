@@ -1,6 +1,7 @@
 using System.Globalization;
 using ActorVmm.Actors;
 using ActorVmm.Host.Commands;
+using ActorVmm.Host.Hypervisors;
 using ActorVmm.Hypervisor;
 using ActorVmm.Hypervisor.Kvm;
 using Microsoft.Win32.SafeHandles;
@@ -29,7 +30,10 @@ public sealed class CommandLineTests : IDisposable
         var screen = File.OpenHandle(Path.Combine(_here.Path, "screen"), FileMode.Create, FileAccess.Write);
         var descriptors = new ConsoleDescriptors(Number(keys), Number(screen), _errors, _ => { });
         var services = new HostServices(new HypervisorCatalog(
-            ("kvm", () => new FakeKvm(KvmWorks)), ("soft", () => new FakeHypervisor("soft"))), host);
+            ("kvm", () => new FakeKvm(KvmWorks)), ("soft", () => new FakeHypervisor("soft")))
+        {
+            Remembered = new ProbeCache(Path.Combine(_here.Path, "probes"), () => "this boot"),
+        }, host);
         return Run();
 
         async Task<int> Run()
@@ -63,6 +67,30 @@ public sealed class CommandLineTests : IDisposable
         Assert.StartsWith("actorvmm: cpu-config: ", errors, StringComparison.Ordinal);
         Assert.Contains($"'soft' cannot ({why})", errors, StringComparison.Ordinal);
         Assert.Contains("--hypervisor kvm", errors, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(false, "auto", "Hypervisor soft: kvm: does not work here; soft: works", false)]
+    [InlineData(true, "auto", "Hypervisor kvm: kvm: works", false)]
+    [InlineData(false, "kvm", "Hypervisor kvm: asked for", true)]
+    [InlineData(true, "kvm", "Hypervisor kvm: asked for", false)]
+    [InlineData(false, "soft", "Hypervisor soft: asked for", false)]
+    public async Task The_log_says_which_hypervisor_runs_the_guest_and_why_and_warns_where_the_probe_speaks_against_it(
+        bool kvm, string hypervisor, string choice, bool doubted)
+    {
+        KvmWorks = kvm;
+        var log = Path.Combine(_here.Path, "log");
+        var description = _here.Write("logged.json", $$"""
+            { "boot-source": { "kernel_image_path": "vmlinuz" }, "drives": [], "logger": { "log_path": "{{log}}", "level": "Info" } }
+            """);
+        Assert.Equal(0, await Invoke(new FakeVmHost(), "q", "run", description, "--hypervisor", hypervisor));
+        Assert.Equal(0, await Invoke(new FakeVmHost(), "q", "run", description, "--hypervisor", hypervisor));
+        var lines = await File.ReadAllLinesAsync(log);
+        const string doubt = "kvm was asked for, but its probe says: does not work here";
+        Assert.Equal(2, lines.Count(line => line.EndsWith(choice, StringComparison.Ordinal)
+            || line.Contains(choice + " (probed earlier in this boot of the host)", StringComparison.Ordinal)
+            || (hypervisor == "auto" && line.Contains("(probed earlier in this boot of the host)", StringComparison.Ordinal))));
+        Assert.Equal(doubted ? 2 : 0, lines.Count(line => line.EndsWith(doubt, StringComparison.Ordinal)));
     }
 
     [Theory]

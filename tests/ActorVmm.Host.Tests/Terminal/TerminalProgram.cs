@@ -5,6 +5,7 @@ using ActorVmm.Host.Descriptions;
 using ActorVmm.Host.Logging;
 using ActorVmm.Hypervisor;
 using ActorVmm.Hypervisor.Kvm;
+using ActorVmm.Testing.Guests;
 using ActorVmm.Testing.Native;
 
 namespace ActorVmm.Host.Tests.Terminal;
@@ -19,11 +20,11 @@ internal static class TerminalProgram
     /// which starts and ends an actor system that logs everything; <c>kvm</c>, the number of an ioctl, and that of the error with which the
     /// kernel shall refuse it.
     /// </param>
-    public static Task<int> RunAsync(string[] arguments)
+    public static async Task<int> RunAsync(string[] arguments)
     {
         if (arguments is ["fetch"])
         {
-            return GuestProgress.ShowAsync(ConsoleDescriptors.OfProcess().Errors, terminal: true, async progress =>
+            return await GuestProgress.ShowAsync(ConsoleDescriptors.OfProcess().Errors, terminal: true, async progress =>
             {
                 progress.Report("Fetching for ever", 0.5);
                 await Task.Delay(Timeout.Infinite);
@@ -32,14 +33,17 @@ internal static class TerminalProgram
         }
         if (arguments is ["kvm", var request, var errno])
         {
+            var kernel = Path.Combine(Directory.CreateTempSubdirectory("actorvmm-test-").FullName, "kernel");
+            File.WriteAllBytes(kernel, HaltingKernel.Elf());
             RefusingKernel.RefuseIoctl(uint.Parse(request, CultureInfo.InvariantCulture), int.Parse(errno, CultureInfo.InvariantCulture));
             var real = new HostServices(new HypervisorCatalog(("kvm", () => new KvmHypervisor())),
                 new AkkaVmHostFactory((system, _) => VmHost.Attach(system)));
-            var vm = new VmDescription { Kernel = new KernelSpec { Path = "vmlinuz" }, Hypervisor = "kvm" };
-            return new VmRunner(real, ConsoleDescriptors.OfProcess()).RunAsync(vm, verbose: false, greeting: null);
+            var vm = new VmDescription { Kernel = new KernelSpec { Path = kernel }, Hypervisor = "kvm" };
+            try { return await new VmRunner(real, ConsoleDescriptors.OfProcess()).RunAsync(vm, verbose: false, greeting: null); }
+            finally { Directory.Delete(Path.GetDirectoryName(kernel)!, recursive: true); }
         }
         if (arguments is ["akka"])
-            return StartAndEndAkkaAsync();
+            return await StartAndEndAkkaAsync();
         var host = new FakeVmHost { Deaf = arguments.Contains("deaf", StringComparer.Ordinal) };
         var services = new HostServices(new HypervisorCatalog(("soft", () => new FakeHypervisor("soft"))), host);
         var description = new VmDescription
@@ -47,7 +51,7 @@ internal static class TerminalProgram
             Kernel = new KernelSpec { Path = "vmlinuz" },
             Clock = arguments.Contains("virtual", StringComparer.Ordinal) ? ClockMode.Virtual : ClockMode.Host,
         };
-        return new VmRunner(services, ConsoleDescriptors.OfProcess()).RunAsync(description, verbose: false, greeting: null);
+        return await new VmRunner(services, ConsoleDescriptors.OfProcess()).RunAsync(description, verbose: false, greeting: null);
     }
 
     private static async Task<int> StartAndEndAkkaAsync()

@@ -40,6 +40,8 @@ public sealed class TerminalTests : IDisposable
     [SkippableTheory]
     [InlineData("KVM_CREATE_VM", 0xAE01, 16, "another hypervisor holds the processor's virtualization")] // EBUSY
     [InlineData("KVM_CREATE_VCPU", 0xAE41, 12, "the host is out of memory")] // ENOMEM
+    [InlineData("KVM_SET_USER_MEMORY_REGION", 0x4020AE46, 28, "the kernel's table is full")] // ENOSPC
+    [InlineData("KVM_RUN", 0xAE80, 5, "the vCPU is lost")] // EIO, once the guest is to run
     public void A_kvm_that_refuses_ends_the_run_with_33_its_own_words_and_the_terminal_as_before(string call, int request, int errno, string advice)
     {
         try { File.Open("/dev/kvm", FileMode.Open, FileAccess.ReadWrite).Dispose(); }

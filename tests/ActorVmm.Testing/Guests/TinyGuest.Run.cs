@@ -28,10 +28,13 @@ public sealed partial class TinyGuest
         // Cancel a pending kick of an earlier run's end.
         using var net = new Timer(_ => { End(0, GuestEnd.TimedOut, "the safety net's time is over"); }, null, SafetyNet,
             Timeout.InfiniteTimeSpan);
+        using var kicks = new CountdownEvent(1); // those under way, and this run
         var threads = Machine.Vcpus.Select(vcpu => new Thread(() => RunVcpu(vcpu)) { IsBackground = true,
             Name = $"tiny guest {vcpu.Id}" }).ToArray();
         foreach (var thread in threads) thread.Start();
         foreach (var thread in threads) thread.Join();
+        kicks.Signal();
+        kicks.Wait(); // the machine may be gone when this returns
         return run;
 
         void End(int vcpu, GuestEnd end, string? detail)
@@ -55,7 +58,10 @@ public sealed partial class TinyGuest
                 while (!Volatile.Read(ref ended))
                 {
                     if (IsKicked && last != VcpuExitKind.Kicked)
-                        ThreadPool.UnsafeQueueUserWorkItem(static other => other.Kick(), vcpu, preferLocal: false);
+                    {
+                        kicks.AddCount();
+                        ThreadPool.UnsafeQueueUserWorkItem(other => { other.Kick(); kicks.Signal(); }, vcpu, preferLocal: false);
+                    }
                     last = vcpu.Run();
                     if (last == VcpuExitKind.Kicked) run.CountKick();
                     if (Step(vcpu, last) is { } end) End(vcpu.Id, end, vcpu.Exit.Detail);
