@@ -41,7 +41,7 @@ public sealed class KvmMmioKicked : MmioConformance<KickedKvmSubject>;
 
 public sealed class KvmExceptionsKicked : ExceptionConformance<KickedKvmSubject>;
 
-public sealed class KvmInterruptsKicked : InterruptConformance<KickedInterruptsSubject>;
+public sealed class KvmInterruptsKicked : InterruptConformance<KickedKvmSubject>;
 
 public sealed class KvmSmpKicked : SmpConformance<KickedKvmSubject>;
 

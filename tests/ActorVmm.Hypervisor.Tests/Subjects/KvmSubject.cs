@@ -35,16 +35,8 @@ public sealed class IrqfdSubject : KvmSubject
 public sealed class KickedKvmSubject : KvmSubject, IConformanceSubject
 {
     public bool IsKicked => true;
-}
 
-/// <summary>
-/// The same for interrupts. A KVM that interprets its guests loses count now and then when it is kicked between two interrupts (one run in
-/// twenty): there, these are for the nightly run.
-/// </summary>
-public sealed class KickedInterruptsSubject : KvmSubject, IConformanceSubject
-{
-    public bool IsKicked => true;
-
-    string? IConformanceSubject.WhyNotAtAll => WhyNotAtAll ?? (Nightly.Wanted || WhyNot("ring0-speed") is not { } slow ? null
-        : $"{slow}: kicks and interrupts together are not exact there; {Nightly.Reason}");
+    // Seen in 3 of 26 runs on a KVM that interprets its guests, never elsewhere; whether that KVM or our kick does it is not known.
+    public string? WhyNotLevels => Nightly.Wanted || WhyNot("ring0-speed") is not { } slow ? null
+        : $"{slow}: kicked there, a level-triggered line now and then interrupts once too often, for a reason not found yet; {Nightly.Reason}";
 }
