@@ -62,6 +62,7 @@ internal sealed partial class VmActor
         }
 
         AwaitUnits(_deviceCount);
+        _devices.Tell(DevicesProtocol.Freeze.Instance);
         _devices.Tell(UnitProtocol.Save.Instance);
     }
 
@@ -124,6 +125,7 @@ internal sealed partial class VmActor
         StopDeadline();
         _savedMachine = null;
         _alarms!.Rearm();
+        _devices.Tell(DevicesProtocol.Thaw.Instance);
         if (_runsAfterPulse)
         {
             _parts!.Machine.ResumeClock();

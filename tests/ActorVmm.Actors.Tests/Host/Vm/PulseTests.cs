@@ -46,6 +46,37 @@ public sealed class PulseTests
     }
 
     [Fact]
+    public async Task What_comes_from_outside_while_the_machine_is_taken_apart_is_not_undone()
+    {
+        // Prints the register whenever it is interrupted.
+        static IEnumerator<VcpuExitKind> Guest(ScriptedVcpu cpu)
+        {
+            yield return cpu.Out(ProbeDevice.Port, (byte)'a');
+            while (true)
+            {
+                yield return cpu.In(ProbeDevice.Port);
+                yield return cpu.Out(0x3F8, (byte)cpu.Answer);
+                yield return cpu.WaitForInterrupt();
+            }
+        }
+
+        await using var fixture = new VmFixture();
+        var hypervisor = new ScriptedHypervisor(Guest);
+        var vm = await fixture.StartAsync(hypervisor, devices: parts => ProbeActor.Unit(parts, new ProbeFaults()));
+        await VmFixture.EventuallyAsync(() => fixture.Console.Output == "a", "the register is written");
+        var probe = fixture.Host.System.ActorSelection("/user/host/vm/devices/probe");
+        var machine = hypervisor.Machine!;
+        machine.Rebuilding = () => probe.Tell(new ProbeActor.Bump()); // once after the devices were saved, once after they were reset
+        await vm.PulseAsync().WaitAsync(VmFixture.Patience);
+        machine.Rebuilding = null;
+        await VmFixture.EventuallyAsync(() =>
+        {
+            machine.SetInterruptLine(5, level: true);
+            return fixture.Console.Output.EndsWith('c');
+        }, "both are seen");
+    }
+
+    [Fact]
     public async Task A_vm_that_was_paused_stays_paused()
     {
         await using var fixture = new VmFixture();
