@@ -1,3 +1,5 @@
+using Akka.Actor;
+using ActorVmm.Actors.Host.Vm.Vcpus;
 using ActorVmm.Hypervisor;
 using ActorVmm.Testing.Actors;
 
@@ -74,6 +76,37 @@ public sealed class PulseTests
             machine.SetInterruptLine(5, level: true);
             return fixture.Console.Output.EndsWith('c');
         }, "both are seen");
+    }
+
+    [Fact]
+    public async Task An_access_whose_device_is_busy_is_waited_for()
+    {
+        static IEnumerator<VcpuExitKind> Guest(ScriptedVcpu cpu)
+        {
+            yield return cpu.WaitForInterrupt();
+            yield return cpu.Out(ProbeDevice.Port, (byte)'a');
+            yield return cpu.In(ProbeDevice.Port);
+            yield return cpu.Out(0x3F8, (byte)cpu.Answer);
+            while (true) yield return cpu.WaitForInterrupt();
+        }
+
+        await using var fixture = new VmFixture();
+        var hypervisor = new ScriptedHypervisor(Guest);
+        var vm = await fixture.StartAsync(hypervisor, devices: parts => ProbeActor.Unit(parts, new ProbeFaults()));
+        using var entered = new ManualResetEventSlim();
+        using var release = new ManualResetEventSlim();
+        fixture.Host.System.ActorSelection("/user/host/vm/devices/probe").Tell(new ProbeActor.Hang(entered, release));
+        Assert.True(entered.Wait(VmFixture.Patience));
+        hypervisor.Machine!.SetInterruptLine(5, level: true);
+        var vcpu = fixture.Host.System.ActorSelection("/user/host/vm/vcpus/0");
+        await VmFixture.EventuallyAsync(
+            () => vcpu.Ask<VcpuProtocol.StateIs>(VcpuProtocol.GetState.Instance, VmFixture.Patience).Result.AwaitsReply, "it waits");
+
+        var pulse = vm.PulseAsync();
+        await VmFixture.EventuallyAsync(() => hypervisor.Machine.ClockPauses == 1, "the vCPU is out of the guest");
+        release.Set();
+        await pulse.WaitAsync(VmFixture.Patience);
+        await VmFixture.EventuallyAsync(() => fixture.Console.Output == "a", "the access has been answered, and the guest goes on");
     }
 
     [Fact]
