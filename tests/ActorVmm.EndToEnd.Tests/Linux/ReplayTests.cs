@@ -7,19 +7,22 @@ using Xunit.Abstractions;
 
 namespace ActorVmm.EndToEnd.Tests.Linux;
 
-/// <summary>Runs that repeat exactly, with disks, entropy, crashes and a clock that is not to be trusted.</summary>
+/// <summary>Runs that repeat exactly, with disks, a network, entropy, crashes and a clock that is not to be trusted.</summary>
 [Collection(LinuxGuests.Name)]
 public sealed class ReplayTests(ITestOutputHelper output)
 {
     // What could differ is printed: times, counts of interrupts, random bytes, what a file system makes of itself.
     private const string Everything = """
         name = everything
+        network = inside
         disks = [ { name = raw, size-mib = 16 }, { name = files, size-mib = 32, format = ext4 } ]
         safety {
           script = [
             "dd if=/dev/hwrng bs=64 count=8 2>/dev/null | md5sum; cat /proc/uptime; date"
             "dd if=/dev/urandom of=/tmp/x bs=64k count=8 2>/dev/null; dd if=/tmp/x of=/dev/vda bs=4k conv=fsync 2>/dev/null; dd if=/dev/vda bs=4k count=128 iflag=direct 2>/dev/null | md5sum; md5sum </tmp/x"
             "mkdir -p /mnt; mount -t ext4 /dev/vdb /mnt && cp -r /bin/busybox /modules /mnt; sync; ls -la --full-time /mnt; umount /mnt; dmesg | tail -n 20"
+            "for i in 1 2 3 4 5 6 7 8; do ping -c 2 -s 1400 -W 1 10.0.2.2; done; ping -c 1 -W 1 9.9.9.9; wget -T 2 http://10.0.2.2/; nslookup a.b 10.0.2.3"
+            "udhcpc -i eth0 -s /dhcp.script -n -q -t 9 -T 1; cat /proc/net/arp /proc/net/dev; ip addr show eth0"
             "dd if=/dev/hwrng bs=64 count=8 2>/dev/null | md5sum; cat /proc/uptime /proc/interrupts /proc/stat; date"
             "poweroff -f"
           ]
@@ -37,6 +40,13 @@ public sealed class ReplayTests(ITestOutputHelper output)
               { kind = clock-jump, name = jump, after-console = "Welcome", from = 20ms, delay = 700ms }
               { kind = clock-drift, name = drift, after-console = "Welcome", from = 30ms, for = 50ms, factor = 1.5 }
               { kind = actor-slow, name = slow, device = blk1, every = 20, delay = 2ms }
+              { kind = actor-crash, name = crash-net, device = net0, after-console = "Welcome", probability = 0.05, spare-retry = true }
+              { kind = net-loss, name = lost, device = net0, after-console = "Welcome", probability = 0.1 }
+              { kind = net-duplicate, name = twice, device = net0, after-console = "Welcome", probability = 0.2 }
+              { kind = net-reorder, name = swapped, device = net0, after-console = "Welcome", probability = 0.1 }
+              { kind = net-delay, name = delayed, device = net0, after-console = "Welcome", probability = 0.2, delay = 20ms }
+              { kind = net-corruption, name = corrupt, device = net0, after-console = "Welcome", probability = 0.1 }
+              { kind = net-link-flap, name = flap, device = net0, after-console = "Welcome", from = 300ms, for = 30ms }
               { kind = vcpu-pause, name = pause, from = 1s, for = 30ms }
             ]
           }
@@ -47,10 +57,10 @@ public sealed class ReplayTests(ITestOutputHelper output)
 
     private static readonly string[] s_mustFire =
         ["crash-blk", "crash-blk-late", "crash-serial", "crash-rng", "late", "cache", "irq", "spurious", "dry", "jump", "drift", "slow",
-        "pause"];
+        "pause", "crash-net", "lost", "twice", "swapped", "delayed", "corrupt", "flap"];
 
     [SkippableFact]
-    public async Task A_run_with_disks_entropy_crashes_and_faults_of_the_clock_repeats_to_the_last_byte()
+    public async Task A_run_with_disks_a_network_entropy_crashes_and_faults_of_the_clock_repeats_to_the_last_byte()
     {
         Skip.IfNot(File.Exists("/usr/sbin/mke2fs") || File.Exists("/sbin/mke2fs"), "mke2fs (package e2fsprogs) is missing");
         var experiment = ExperimentReader.Read(Everything, "everything");

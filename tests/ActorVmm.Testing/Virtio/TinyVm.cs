@@ -14,7 +14,7 @@ namespace ActorVmm.Testing.Virtio;
 public sealed class TinyVm : IAsyncDisposable, IGuestLoader, IExitHandler, IByteSink, IConsoleInput
 {
     // A crash is nothing that the operator shall hear of here, however many there are.
-    private const string Settings = "akka.loglevel = OFF\nactorvmm.supervision { max-retries = 1000, within = 1s }\nactorvmm.reply-deadline = 600s";
+    private const string Settings = "akka.loglevel = OFF\nactorvmm.supervision { max-retries = 1000, within = 100ms }\nactorvmm.reply-deadline = 600s";
 
     private readonly VmHost _host;
     private readonly Action<TinyGuest> _program;
