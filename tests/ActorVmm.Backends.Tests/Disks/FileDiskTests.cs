@@ -218,7 +218,7 @@ public sealed class FileDiskTests
             memory.TryLocate(new Memory.GuestAddress(0), 4096, out var segment);
             request.Add(segment);
             Assert.False(disk.Start(request));
-            Assert.True(stopped.Wait(TimeSpan.FromSeconds(30)));
+            Assert.True(stopped.Wait(TimeSpan.FromSeconds(90)));
         }
         finally
         {
@@ -353,7 +353,7 @@ public sealed class FileDiskTests
                 (issued, underWay) = (issued + 1, underWay + 1);
                 Assert.False(rig.Disk.Start(request));
             }
-            Assert.True(woken.Wait(TimeSpan.FromSeconds(30)));
+            Assert.True(woken.Wait(TimeSpan.FromSeconds(90)));
             while (rig.Disk.TryTakeCompleted(out var done))
             {
                 Assert.Equal((1, DiskStatus.Ok), (seen[done.Slot], done.Status));
@@ -364,7 +364,7 @@ public sealed class FileDiskTests
         while (underWay > 0)
         {
             if (rig.Disk.TryTakeCompleted(out _)) underWay--;
-            else Assert.True(woken.Wait(TimeSpan.FromSeconds(30)));
+            else Assert.True(woken.Wait(TimeSpan.FromSeconds(90)));
         }
         var file = File.ReadAllBytes(rig.Path);
         for (var slot = 0; slot < 64; slot++) Assert.True(rig.At((ulong)slot * 4096, 4096).Bytes.SequenceEqual(file.AsSpan(slot * 4096, 4096)));

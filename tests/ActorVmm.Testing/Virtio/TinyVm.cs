@@ -14,7 +14,13 @@ namespace ActorVmm.Testing.Virtio;
 public sealed class TinyVm : IAsyncDisposable, IGuestLoader, IExitHandler, IByteSink, IConsoleInput
 {
     // A crash is nothing that the operator shall hear of here, however many there are.
-    private const string Settings = "akka.loglevel = OFF\nactorvmm.supervision { max-retries = 1000, within = 100ms }\nactorvmm.reply-deadline = 600s";
+    // And what a busy machine makes wait is waited for.
+    private const string Settings = """
+        akka.loglevel = OFF
+        actorvmm.supervision { max-retries = 1000, within = 100ms }
+        actorvmm.reply-deadline = 600s
+        actorvmm.inspect-deadline = 60s
+        """;
 
     private readonly VmHost _host;
     private readonly Action<TinyGuest> _program;

@@ -21,6 +21,8 @@ namespace ActorVmm.Actors.Host.Vm;
 /// </summary>
 internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 {
+    private const int ControlTicks = 10;
+
     private readonly VmRun _run;
     private readonly ActorSettings _settings;
     private readonly ILoggingAdapter _log = Context.GetLogger();
@@ -47,6 +49,8 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private string _stopDetail = "";
     private string _state = "building";
     private Task _work = Task.CompletedTask;
+    private TimeSpan _controlTick;
+    private int _controlTicks;
 
     public static Props Props(VmRun run, ActorSettings settings) => Akka.Actor.Props.Create(() => new VmActor(run, settings));
 
@@ -653,11 +657,26 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
         if (unstash) Stash.UnstashAll();
     }
 
-    private void EnterState(string state, Action<object> behaviour, bool unstash = true) =>
-        EnterState(state, message => { behaviour(message); return true; }, unstash);
+    private void EnterState(string state, Action<object> behaviour, bool unstash = true) => EnterState(state, message =>
+    {
+        if (message is ControlTick) OnControlTick(behaviour);
+        else behaviour(message);
+        return true;
+    }, unstash);
 
-    private void StartDeadline(TimeSpan? deadline = null) =>
-        Timers.StartSingleTimer("control", ControlOverdue.Instance, deadline ?? _settings.ControlDeadline);
+    /// <summary>A deadline passes in pieces: a process that was stopped for a while finds one of them over, and not the deadline.</summary>
+    private void StartDeadline(TimeSpan? deadline = null)
+    {
+        _controlTicks = ControlTicks;
+        _controlTick = (deadline ?? _settings.ControlDeadline) / ControlTicks;
+        Timers.StartSingleTimer("control", ControlTick.Instance, _controlTick);
+    }
+
+    private void OnControlTick(Action<object> behaviour)
+    {
+        if (--_controlTicks == 0) behaviour(ControlOverdue.Instance);
+        else Timers.StartSingleTimer("control", ControlTick.Instance, _controlTick);
+    }
 
     private void StopDeadline() => Timers.Cancel("control");
 
@@ -683,4 +702,5 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private sealed record Reloaded { public static readonly Reloaded Instance = new(); }
     private sealed record UnitLost(string Unit, Exception Cause);
     private sealed record ControlOverdue { public static readonly ControlOverdue Instance = new(); }
+    private sealed record ControlTick { public static readonly ControlTick Instance = new(); }
 }

@@ -78,6 +78,7 @@ public abstract class DeviceActor<TState> : UntypedActor
         if (_turn.IsFenced) return; // the slot is another's
         Slot.SetDeadline(null);
         while (Slot.Stalled?.TryDequeue(out var waiting) == true) (waiting.Message as ISyncExit)?.Undeliverable();
+        while (Slot.Frozen?.TryDequeue(out var waiting) == true) (waiting.Message as ISyncExit)?.Undeliverable();
         AnswerStored();
         // Stopped for good: what is still owed is answered as an empty slot would.
         Slot.Owed?.CompleteOpenBus(AccessOutcome.Faulted);
@@ -88,6 +89,12 @@ public abstract class DeviceActor<TState> : UntypedActor
     protected override bool AroundReceive(Receive receive, object message)
     {
         if (FaultHooks.Compiled && _slot.Faults is { } faults && Stalls(faults, receive, message)) return true;
+        if (_slot.Frozen is { } frozen && !_turn.IsFenced && !PassesFrozen(message))
+        {
+            frozen.Enqueue((message, Sender));
+            return true;
+        }
+
         if (_slot.Owed is not null && !_turn.IsFenced) RepayFirst(receive, message);
         return message is Redeliver || Handle(receive, message);
     }
@@ -99,6 +106,8 @@ public abstract class DeviceActor<TState> : UntypedActor
         {
             case AlarmRang: OnAlarm(); break;
             case BackendOverdue overdue: throw overdue.Cause; // a failure like another: the next instance begins what is under way again
+            case DevicesProtocol.Freeze: Slot.Frozen ??= new Queue<(object Message, IActorRef Sender)>(); break;
+            case DevicesProtocol.Thaw: OnThaw(); break;
             case UnitProtocol.Start or UnitProtocol.Stop: Sender.Tell(new UnitProtocol.Done(Slot.Name)); break;
             case UnitProtocol.Reset: OnReset(); break;
             case UnitProtocol.Save: Sender.Tell(new UnitProtocol.Saved(Slot.Name, _checkpoint.Last)); break;
@@ -150,6 +159,21 @@ public abstract class DeviceActor<TState> : UntypedActor
 
         Sender.Tell(new UnitProtocol.Done(Slot.Name,
             $"a {restore.State?.GetType().Name ?? "missing state"} is not the state of {Slot.Name}"));
+    }
+
+    // ---- Between being saved and being restored.
+
+    /// <summary>True between <see cref="DevicesProtocol.Freeze"/> and <see cref="DevicesProtocol.Thaw"/>: nothing is taken from outside.</summary>
+    protected bool IsFrozen => _slot.Frozen is not null;
+
+    private static bool PassesFrozen(object message) => message is DevicesProtocol.Freeze or DevicesProtocol.Thaw or BackendOverdue or Redeliver
+        || message.GetType().DeclaringType == typeof(UnitProtocol);
+
+    private void OnThaw()
+    {
+        var waiting = Slot.Frozen;
+        Slot.Frozen = null;
+        while (waiting?.TryDequeue(out var next) == true) Self.Tell(next.Message, next.Sender);
     }
 
     private InspectNode Inspect()

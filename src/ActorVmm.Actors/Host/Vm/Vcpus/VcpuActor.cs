@@ -34,6 +34,7 @@ public sealed partial class VcpuActor : UntypedActor
     private bool _tokenOut;
     private bool _runAfterReply;
     private bool _ringFirst;
+    private IActorRef? _settling;
     private long _exits;
     private long _parked;
     private long _overdueCount;
@@ -151,6 +152,7 @@ public sealed partial class VcpuActor : UntypedActor
             case HoldOver: OnHoldOver(); break;
             case SlowTurn turn: OnSlowTurn(turn); break;
             case VcpuProtocol.GetState: Sender.Tell(new VcpuProtocol.StateIs(_vcpu.Id, TakeState(), AwaitsReply)); break;
+            case VcpuProtocol.Settle: _settling = Sender; Settle(); break;
             case UnitProtocol.Inspect: Sender.Tell(new UnitProtocol.Inspected(Inspect())); break;
             case UnitProtocol.Reset: OnReset(); break;
             case UnitProtocol.Save: Sender.Tell(new UnitProtocol.Saved(Self.Path.Name, State: null)); break; // saved with its machine
@@ -297,8 +299,14 @@ public sealed partial class VcpuActor : UntypedActor
 
     private void Continue()
     {
-        if (_runAfterReply) BecomeRunning();
-        else BecomePaused();
+        if (_runAfterReply)
+        {
+            BecomeRunning();
+            return;
+        }
+
+        BecomePaused();
+        Settle();
     }
 
     private void PauseWaiting()
@@ -310,6 +318,7 @@ public sealed partial class VcpuActor : UntypedActor
     private void ResumeWaiting()
     {
         if (_runAfterReply) return;
+        _settling = null;
         _runAfterReply = true;
         StartOverdue();
     }
@@ -367,6 +376,7 @@ public sealed partial class VcpuActor : UntypedActor
     private void BecomeRunning()
     {
         _state = "running";
+        _settling = null;
         Become(Running);
         if (!_tokenOut && _holds == 0) TellToken();
     }
@@ -389,6 +399,12 @@ public sealed partial class VcpuActor : UntypedActor
     /// </summary>
     private VcpuState TakeState()
     {
+        CompletePending();
+        return _vcpu.GetState();
+    }
+
+    private void CompletePending()
+    {
         while (!AwaitsReply && _vcpu.CompletePending() is var kind and not VcpuExitKind.None)
         {
             var paused = string.Equals(_state, "paused", StringComparison.Ordinal);
@@ -396,12 +412,22 @@ public sealed partial class VcpuActor : UntypedActor
             if (AwaitsReply && paused) PauseWaiting();
             break;
         }
-        return _vcpu.GetState();
+    }
+
+    /// <summary>Answers whoever wants the vCPU settled; where a device has yet to answer, its answer leads here again.</summary>
+    private void Settle()
+    {
+        if (_settling is not { } asker) return;
+        CompletePending();
+        if (AwaitsReply) return;
+        _settling = null;
+        asker.Tell(new VcpuProtocol.Settled(_vcpu.Id));
     }
 
     private void OnReset()
     {
         if (AwaitsReply) GiveUpAccess();
+        _settling = null;
         BecomePaused();
         Sender.Tell(new UnitProtocol.Done(Self.Path.Name));
     }
