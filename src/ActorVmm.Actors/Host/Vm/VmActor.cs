@@ -11,6 +11,7 @@ using ActorVmm.Actors.Settings;
 using ActorVmm.Backends.Polling;
 using ActorVmm.Devices.Faults;
 using ActorVmm.Devices.Power;
+using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Actors.Host.Vm;
 
@@ -311,7 +312,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private void OnBusReady()
     {
         var links = new VcpuLinks(Self, _bus, _alarms!, _flag, _settings.ReplyDeadline, _run.Gauges,
-            Alone: _parts!.Machine.Vcpus.Count == 1);
+            Alone: _parts!.Machine.Vcpus.Count == 1, Exact: _run.Spec.Clock == ClockMode.Virtual);
         _vcpus = Context.ActorOf(VcpusSupervisor.Props(_parts!.Machine.Vcpus, links, _settings.InspectDeadline), "vcpus");
         _events = Context.ActorOf(EventsActor.Props(_run.Console.Input, _serial, _poller), "events");
         Await(_parts.Machine.Vcpus.Count + 1, then: OnAllStarted);
@@ -333,6 +334,13 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private void OnAllStarted()
     {
         _log.Info("{0} runs: {1} MiB, {2} vCPU, {3}", _run.Spec.Name, _run.Spec.MemoryMib, _run.Spec.Vcpus, _run.Hypervisor.Name);
+        if (_run.Spec.Clock == ClockMode.Virtual)
+        {
+            foreach (var net in _run.Spec.Nets.Where(static net => net.Backend.HasOutside))
+                _log.Warning("network interface {0} leads outside of this process: what comes from there comes when it comes, and a run with it "
+                    + "does not repeat", net.Id);
+        }
+
         BecomeRunning();
         _run.Started.TrySetResult(new VmHandle(_run, Self));
     }

@@ -217,6 +217,7 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
     {
         _state.ReceiveLimiter = _receiveLimiter.State;
         _state.TransmitLimiter = _transmitLimiter.State;
+        _state.LinkShown = _linkShown ? (byte)1 : (byte)0;
         MemoryMarshal.Write(into, in _state);
     }
 
@@ -228,6 +229,7 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
         _state = state;
         _receiveLimiter.State = state.ReceiveLimiter;
         _transmitLimiter.State = state.TransmitLimiter;
+        _linkShown = state.LinkShown != 0; // what the driver knows; the cable may have been moved while nobody was here
         return true;
     }
 
@@ -289,6 +291,7 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
         if (up == _linkShown) return;
         _linkShown = up;
         if (Has(NetFeatures.Status)) _port!.ConfigChanged();
+        _port!.StateChanged(); // only now: a failure in between says it once more
     }
 
     private void TakeLimits()
@@ -315,7 +318,7 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
     {
         public MacAddress Mac;
         public int Pairs;
-        public byte Active;
+        public byte Active, LinkShown;
         public PacketOffloads Offloads;
         public ReceiveFilter Filter;
         public RateLimiterState ReceiveLimiter, TransmitLimiter;

@@ -57,6 +57,7 @@ public sealed partial class VcpuActor : UntypedActor
         _context = _dispatcher.Context;
         _access = TakeSeat(seat);
         _context.Outstanding = () => !_access.IsDone;
+        _context.IsExact = links.Exact;
         _dispatcher.Gate.Attach(_vcpu);
         links.Meters?.Attach(_vcpu.Id, this);
     }
@@ -496,5 +497,6 @@ public sealed partial class VcpuActor : UntypedActor
 /// <param name="ReplyDeadline">The longest wait for a device.</param>
 /// <param name="Meters">Where each vCPU can be found by whoever reads its counters; null where nobody does.</param>
 /// <param name="Alone">True where the machine has one vCPU.</param>
+/// <param name="Exact">True under virtual time: what happens is not to depend on the host's threads.</param>
 public sealed record VcpuLinks(IActorRef Vm, IActorRef Bus, AlarmClock Alarms, RunFlag Run, TimeSpan ReplyDeadline,
-    VmGauges? Meters = null, bool Alone = false);
+    VmGauges? Meters = null, bool Alone = false, bool Exact = false);
