@@ -206,8 +206,14 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
     public void Advance(ulong nanoseconds)
     {
         if (_port is null) return;
-        if (_transmitLimiter.Deadline is { } send && send <= nanoseconds)
+        // A deadline that has come is gone: what still has to wait sets another. What waited may be nobody's any more (its queue was broken
+        // or reset, the cable is out), and a deadline that stayed would be due for ever.
+        if (_receiveLimiter.Deadline <= nanoseconds) _receiveLimiter.Forget();
+        if (_transmitLimiter.Deadline <= nanoseconds)
+        {
+            _transmitLimiter.Forget();
             foreach (var queue in _transmit.AsSpan(0, _state.Pairs)) queue.Serve();
+        }
         Receive();
         KeepLimits();
     }
