@@ -134,6 +134,7 @@ public sealed partial class VcpuActor : UntypedActor
             case ReplyOverdue overdue when ReferenceEquals(overdue.Access, _access): OnOverdue(); break;
             case ReplyOverdue: break;
             case VcpuProtocol.AskAgain again when again.Device.Equals(_access.Target): AskAgain(); break;
+            case VcpuProtocol.Settle: _settling = Sender; break; // what the answer leads to settles it
             case VcpuProtocol.Resume: ResumeWaiting(); break;
             case VcpuProtocol.Pause: PauseWaiting(); Sender.Tell(new VcpuProtocol.Paused(_vcpu.Id)); break;
             default: Always(message); break;
@@ -151,7 +152,7 @@ public sealed partial class VcpuActor : UntypedActor
             case VcpuProtocol.Slow slow: OnSlow(slow); break;
             case HoldOver: OnHoldOver(); break;
             case SlowTurn turn: OnSlowTurn(turn); break;
-            case VcpuProtocol.GetState: Sender.Tell(new VcpuProtocol.StateIs(_vcpu.Id, TakeState(), AwaitsReply)); break;
+            case VcpuProtocol.GetState: Sender.Tell(new VcpuProtocol.StateIs(_vcpu.Id, TakeState(), IsWaiting)); break;
             case VcpuProtocol.Settle: _settling = Sender; Settle(); break;
             case UnitProtocol.Inspect: Sender.Tell(new UnitProtocol.Inspected(Inspect())); break;
             case UnitProtocol.Reset: OnReset(); break;
@@ -371,6 +372,9 @@ public sealed partial class VcpuActor : UntypedActor
 
     private bool AwaitsReply => !_access.IsDone;
 
+    /// <summary>A device has yet to answer, or has, and the word of it is still under way.</summary>
+    private bool IsWaiting => string.Equals(_state, "awaiting-reply", StringComparison.Ordinal);
+
     // ---- The rest.
 
     private void BecomeRunning()
@@ -405,11 +409,13 @@ public sealed partial class VcpuActor : UntypedActor
 
     private void CompletePending()
     {
-        while (!AwaitsReply && _vcpu.CompletePending() is var kind and not VcpuExitKind.None)
+        // The answer may be there already, and only the word of it not: the instruction must not be ended without it.
+        if (IsWaiting) return;
+        while (_vcpu.CompletePending() is var kind and not VcpuExitKind.None)
         {
             var paused = string.Equals(_state, "paused", StringComparison.Ordinal);
             if (Handle(kind)) continue;
-            if (AwaitsReply && paused) PauseWaiting();
+            if (IsWaiting && paused) PauseWaiting();
             break;
         }
     }
@@ -419,7 +425,7 @@ public sealed partial class VcpuActor : UntypedActor
     {
         if (_settling is not { } asker) return;
         CompletePending();
-        if (AwaitsReply) return;
+        if (IsWaiting) return;
         _settling = null;
         asker.Tell(new VcpuProtocol.Settled(_vcpu.Id));
     }
