@@ -88,7 +88,8 @@ public abstract class DeviceActor<TState> : UntypedActor
     /// <inheritdoc/>
     protected override bool AroundReceive(Receive receive, object message)
     {
-        if (FaultHooks.Compiled && _slot.Faults is { } faults && Stalls(faults, receive, message)) return true;
+        var faults = FaultHooks.Compiled ? _slot.Faults : null;
+        if (faults is not null && Stalls(faults, receive, message)) return true;
         if (_slot.Frozen is { } frozen && !_turn.IsFenced && !PassesFrozen(message))
         {
             frozen.Enqueue((message, Sender));
@@ -96,7 +97,7 @@ public abstract class DeviceActor<TState> : UntypedActor
         }
 
         if (_slot.Owed is not null && !_turn.IsFenced) RepayFirst(receive, message);
-        return message is Redeliver || Handle(receive, message);
+        return message is Redeliver || (faults is null ? Handle<NoHooks>(receive, message) : Handle<Hooks>(receive, message));
     }
 
     /// <inheritdoc/>
@@ -199,7 +200,8 @@ public abstract class DeviceActor<TState> : UntypedActor
         Slot.Owed = null;
         try
         {
-            Handle(receive, owed);
+            if (FaultHooks.Compiled && _slot.Faults is not null) Handle<Hooks>(receive, owed);
+            else Handle<NoHooks>(receive, owed);
         }
         catch
         {
@@ -209,12 +211,16 @@ public abstract class DeviceActor<TState> : UntypedActor
         }
     }
 
-    private bool Handle(Receive receive, object message)
+    /// <summary>
+    /// One message. Where no plan concerns the device the hooks are not in the machine code at all: what they keep across the handler would
+    /// cost each exit more than asking for them does.
+    /// </summary>
+    private bool Handle<THooks>(Receive receive, object message) where THooks : struct, IHooks
     {
         var access = message as BusAccess;
         ulong answer = 0; // leaves last, after the effects
         if (_turn.IsFenced) return true;
-        var faults = FaultHooks.Compiled && _slot.Faults is { } armed && HandlerFaults.Concerns(message) ? armed : null;
+        var faults = THooks.Are && _slot.Faults is { } armed && HandlerFaults.Concerns(message) ? armed : null;
         var stored = false;
         _turn.Enter();
         try
@@ -338,6 +344,13 @@ public abstract class DeviceActor<TState> : UntypedActor
         if (BitOperations.IsPow2(_effects.FailureCount))
             Log.Warning("an effect of {0} failed (so far {1}): {2}", Slot.Name, _effects.FailureCount, _effects.LastFailure.Message);
     }
+
+    /// <summary>Whether a plan may concern the device; known when the code is compiled.</summary>
+    private interface IHooks { static abstract bool Are { get; } }
+
+    private readonly struct NoHooks : IHooks { public static bool Are => false; }
+
+    private readonly struct Hooks : IHooks { public static bool Are => true; }
 
     /// <summary>A mailbox that stood still is served again.</summary>
     private sealed record StallOver { public static readonly StallOver Instance = new(); }
