@@ -5,7 +5,6 @@ using ActorVmm.Backends.Disks;
 using ActorVmm.Backends.UserNet;
 using ActorVmm.EndToEnd.Tests.Harness;
 using ActorVmm.Host.Guests;
-using ActorVmm.Hypervisor;
 using ActorVmm.Testing.Guests;
 using Xunit;
 using Xunit.Abstractions;

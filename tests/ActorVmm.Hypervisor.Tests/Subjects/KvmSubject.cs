@@ -1,5 +1,4 @@
 using ActorVmm.Hypervisor.Kvm;
-using ActorVmm.Testing;
 using ActorVmm.Testing.Guests;
 
 namespace ActorVmm.Hypervisor.Tests.Subjects;
