@@ -181,7 +181,7 @@ internal static class ManyVms
         }
     }
 
-    /// <summary>What this process holds.</summary>
+    /// <summary>What this process holds: threads beside the runtime's own.</summary>
     private sealed record Resources(int Descriptors, int Sockets, int Threads, long Proportional)
     {
         public static Resources Of()
@@ -189,8 +189,15 @@ internal static class ManyVms
             Collect();
             var descriptors = Directory.GetFiles("/proc/self/fd");
             var sockets = descriptors.Count(path => new FileInfo(path).LinkTarget?.StartsWith("socket:", StringComparison.Ordinal) == true);
-            return new Resources(descriptors.Length, sockets, Directory.GetDirectories("/proc/self/task").Length,
+            return new Resources(descriptors.Length, sockets, Directory.GetDirectories("/proc/self/task").Count(IsOurs),
                 GuestProcess.Proportional(Environment.ProcessId));
+        }
+
+        // The runtime's pool has as many threads as it likes, and names them.
+        private static bool IsOurs(string thread)
+        {
+            try { return !File.ReadAllText(Path.Combine(thread, "comm")).StartsWith(".NET ", StringComparison.Ordinal); }
+            catch (IOException) { return false; } // gone in this moment
         }
 
         /// <summary>What is on its way out may take a moment: waits until no more is held than before, or gives up.</summary>
