@@ -47,7 +47,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private string _state = "building";
     private Task _work = Task.CompletedTask;
 
-    public static Props Props(VmRun run, ActorSettings settings) => Akka.Actor.Props.Create(() => new VmActor(run, settings));
+    public static Props Props(VmRun run, ActorSettings settings) => Made.By(() => new VmActor(run, settings));
 
     public VmActor(VmRun run, ActorSettings settings)
     {
