@@ -3,9 +3,9 @@ using Akka.Actor;
 namespace ActorVmm.Actors;
 
 /// <summary>
-/// Props from a plain factory. Akka's own <c>Props.Create(() => new A(b))</c> takes its lambda apart and compiles each argument at run time,
-/// which costs every actor of a VM a millisecond at first, and ahead of time there is no such compiler. Here the lambda is what it looks like:
-/// it runs at each start of the actor, so it must pass what outlives the actor and make what does not in the constructor.
+/// Props from a plain factory. Akka's own <c>Props.Create(() => new A(b))</c> takes its lambda apart and compiles each argument at run
+/// time, and a program compiled ahead of time has no such compiler. Here the lambda is what it looks like: it runs at each start of the
+/// actor, so it must pass what outlives the actor and make what does not in the constructor.
 /// </summary>
 internal static class Made
 {

@@ -25,7 +25,7 @@ internal sealed class HostActor : UntypedActor
     protected override void PreStart()
     {
         if (!MailboxAccess.IsComplete)
-            _log.Warning("this Akka has not the members that an idle device is invoked by: every exit goes through its mailbox, at about twice the cost");
+            _log.Warning("this Akka lacks the members that an idle device is invoked by: every exit goes through its mailbox");
     }
 
     /// <inheritdoc/>

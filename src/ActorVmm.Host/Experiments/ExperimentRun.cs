@@ -62,8 +62,8 @@ internal static class ExperimentRun
             Safety = safety, Quiet = quiet, Checks = checks, Fingerprint = await FingerprintAsync(folder, safety, quiet, cancel).ConfigureAwait(false),
             HostSeconds = Math.Round(TimeProvider.System.GetElapsedTime(begun).TotalSeconds, 2),
         };
-        await File.WriteAllTextAsync(Path.Combine(folder, "run.json"), JsonSerializer.Serialize(result, ExperimentJson.Default.RunResult), cancel)
-            .ConfigureAwait(false);
+        await File.WriteAllTextAsync(Path.Combine(folder, "run.json"),
+            JsonSerializer.Serialize(result, ExperimentJson.Default.RunResult), cancel).ConfigureAwait(false);
         return result;
     }
 

@@ -24,7 +24,8 @@ public sealed class NativeProgram : IAsyncLifetime
 
     public async Task InitializeAsync()
     {
-        WhyNot = Nightly.Wanted ? Linker() is null ? "the native compiler needs clang or gcc as its linker, and neither is on PATH" : null : Nightly.Reason;
+        if (!Nightly.Wanted) WhyNot = Nightly.Reason;
+        else if (Linker() is null) WhyNot = "the native compiler needs clang or gcc as its linker, and neither is on PATH";
         if (WhyNot is not null) return;
         if (Environment.GetEnvironmentVariable("ACTORVMM_NATIVE") is { Length: > 0 } given)
         {

@@ -47,7 +47,7 @@ public sealed class NativeProgramTests(NativeProgram native, ITestOutputHelper o
         Assert.NotEmpty(report.RootElement.GetProperty("host").EnumerateArray());
     }
 
-    /// <summary>The whole script: host, ps, inspect, tree, events, console, create, faults, TCP with a token, stop, and every wrong use.</summary>
+    /// <summary>The whole script: host, ps, inspect, tree, events, console, create, faults, TCP with a token, stop, wrong uses.</summary>
     [SkippableFact]
     public async Task Every_command_does_as_a_new_user_expects()
     {
@@ -88,7 +88,8 @@ public sealed class NativeProgramTests(NativeProgram native, ITestOutputHelper o
         await using var host = HostProcess.Start($"vms {{ linux {{ {conf}, hypervisor = soft }} }}", program: native.Path);
         await host.UntilAsync("running", 1);
         using var http = host.Http();
-        await HostProcess.EventuallyAsync(async () => (await http.GetStringAsync("/vms/linux/logs")).Contains(GuestImage.Greeting, StringComparison.Ordinal),
+        await HostProcess.EventuallyAsync(
+            async () => (await http.GetStringAsync("/vms/linux/logs")).Contains(GuestImage.Greeting, StringComparison.Ordinal),
             () => "the shell's greeting");
         var vcpu = await http.GetStringAsync("/inspect?path=linux/vcpus/0");
         Assert.Matches("[1-9][0-9]{3,} compiled", vcpu);
@@ -109,8 +110,8 @@ public sealed class NativeProgramTests(NativeProgram native, ITestOutputHelper o
     }
 
     /// <summary>
-    /// One run per build, in which the plan kills the process that the guest runs in: the console, the trace and the instructions are the same
-    /// whichever compiler made the program.
+    /// One run per build, in which the plan kills the process that the guest runs in: the console, the trace and the instructions are the
+    /// same whichever compiler made the program.
     /// </summary>
     [SkippableFact]
     public async Task An_experiment_is_the_same_run_in_both_builds()

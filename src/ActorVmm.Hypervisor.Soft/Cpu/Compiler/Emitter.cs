@@ -53,8 +53,8 @@ internal sealed unsafe class Emitter
     }
 
     /// <summary>
-    /// The next byte may be called as a handler: a runtime compiled ahead of time takes a function pointer with bit 1 set for the address of
-    /// a generic method's descriptor. What is skipped is never run, since a jump stands before it.
+    /// The next byte may be called as a handler: a runtime compiled ahead of time takes a function pointer with bit 1 set for the
+    /// address of a generic method's descriptor. What is skipped is never run, since a jump stands before it.
     /// </summary>
     public void AlignHandler()
     {
