@@ -21,8 +21,9 @@ internal static class ProgramsVersusTcg
         ("gzip", "/usr/bin/gzip", "gzip -c /usr/bin/openssl"),
         ("xz", "/usr/bin/xz", "xz -1 -c /usr/bin/openssl"),
         ("python3", "/usr/bin/python3", "python3 -S -c 'print(sum(i*i%7 for i in range(300000)))'"),
+        ("python3, start", "/usr/bin/python3", "python3 -c pass"),
         ("sysbench cpu", "/usr/bin/sysbench", "sysbench cpu --cpu-max-prime=2000 --events=1000 --time=0 run"),
-        ("stress-ng cpu, all", "/usr/bin/stress-ng", "stress-ng --cpu 1 --cpu-method all --cpu-ops 200"),
+        ("stress-ng cpu, all", "/usr/bin/stress-ng", "stress-ng --cpu 1 --cpu-method all --cpu-ops 200 --temp-path /tmp"),
     ];
 
     /// <summary>Arguments: rounds (3), path of qemu-system-x86_64.</summary>
@@ -117,7 +118,7 @@ internal static class ProgramsVersusTcg
         await TimeAsync(guest, "mount -t proc proc /tools/proc; dd if=/dev/zero of=/tools/tmp/f bs=1M count=16 2>/dev/null");
         for (var n = 0; n < work.Length; n++)
             seconds[n, round] = await TimeAsync(guest, $"{(work[n].Name.EndsWith("integer", StringComparison.Ordinal) ? "OPENSSL_ia32cap=0x0 " : "")}"
-                + $"chroot /tools /usr/bin/{work[n].Command} >/dev/null 2>&1");
+                + $"PYTHONHASHSEED=0 chroot /tools /usr/bin/{work[n].Command} >/dev/null 2>&1"); // hashes wait for no entropy
         seconds[work.Length, round] = await TimeAsync(guest, "dd if=/dev/vda of=/dev/null bs=64k count=512 2>/dev/null");
         guest.Type("reboot -f\n");
         await guest.EndAsync();
@@ -126,9 +127,11 @@ internal static class ProgramsVersusTcg
     private static async Task<double> TimeAsync(GuestProcess guest, string line)
     {
         var started = Stopwatch.GetTimestamp();
-        guest.Type(line + "; echo DO''NE\n");
-        await guest.ExpectAsync("DONE");
+        guest.Type(line + "; echo DO''NE $?\n");
+        await guest.ExpectAsync("DONE ");
+        var status = (await guest.ReadUntilAsync("\n")).Trim();
         await guest.ExpectAsync("# ");
+        if (status != "0") throw new InvalidOperationException($"in the guest, with status {status}: {line}");
         return Stopwatch.GetElapsedTime(started).TotalSeconds;
     }
 

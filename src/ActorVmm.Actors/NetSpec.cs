@@ -43,15 +43,26 @@ public abstract record NetBackend
 {
     private NetBackend() { }
 
+    /// <summary>Whether packets may come from outside of this process; where not, a run under virtual time repeats.</summary>
+    public virtual bool HasOutside => true;
+
     /// <summary>A tap interface of the host, there or made.</summary>
     /// <param name="Name">Its name.</param>
     public sealed record Tap(string Name) : NetBackend;
 
     /// <summary>A network in this process, which takes no privilege.</summary>
     /// <param name="Settings">What it is like.</param>
-    public sealed record User(UserNetSettings Settings) : NetBackend;
+    public sealed record User(UserNetSettings Settings) : NetBackend
+    {
+        /// <inheritdoc/>
+        public override bool HasOutside => !Settings.Restrict || Settings.Resolves || Settings.Forwards.Count > 0;
+    }
 
     /// <summary>The caller's own.</summary>
     /// <param name="Open">Makes it when the VM is built; it is disposed with the VM.</param>
-    public sealed record Own(Func<IPacketPort> Open) : NetBackend;
+    public sealed record Own(Func<IPacketPort> Open) : NetBackend
+    {
+        /// <inheritdoc/>
+        public override bool HasOutside => false; // the caller knows
+    }
 }

@@ -208,8 +208,13 @@ internal sealed class VmHandle(VmRun run, IActorRef vm) : IVmHandle
     public async Task<InspectNode> InspectAsync()
     {
         if (Completion.IsCompleted) return InspectNode.Unresolved(Spec.Name);
-        var answer = await vm.Ask<UnitProtocol.Inspected>(UnitProtocol.Inspect.Instance, TimeSpan.FromSeconds(30)).ConfigureAwait(false);
-        return answer.Node;
+        using var over = new CancellationTokenSource();
+        var answer = vm.Ask<UnitProtocol.Inspected>(UnitProtocol.Inspect.Instance, TimeSpan.FromSeconds(30), over.Token);
+        // A VM that ends in the meantime answers nobody.
+        if (await Task.WhenAny(answer, Completion).ConfigureAwait(false) == answer || answer.IsCompletedSuccessfully)
+            return (await answer.ConfigureAwait(false)).Node;
+        await over.CancelAsync().ConfigureAwait(false);
+        return InspectNode.Unresolved(Spec.Name);
     }
 
     private async Task AskAsync(Func<TaskCompletionSource, object> command)

@@ -13,17 +13,22 @@ public sealed partial class KvmMachine
     private const string GuestClock = "clock";
 
     private KvmClockData? _stoppedClock;
+    private KvmTime? _stoppedTime;
 
     /// <inheritdoc/>
     public void PauseClock()
     {
         _stoppedClock ??= ReadGuestClock();
+        _stoppedTime ??= KvmTime.Of(Msrs, _vcpus);
         ClockImplementation.Pause();
     }
 
     /// <inheritdoc/>
     public void ResumeClock()
     {
+        // Before the paravirtual clock, which is reckoned from the counters.
+        _stoppedTime?.GoOn(_vcpus);
+        _stoppedTime = null;
         if (_stoppedClock is { } clock)
         {
             // The paravirtual clock goes on from where it stood, and its guest is told, so that its watchdogs stay calm; a guest without
@@ -49,7 +54,8 @@ public sealed partial class KvmMachine
         _vm.Call(KvmApi.KVM_GET_PIT2, ref pit, nameof(KvmApi.KVM_GET_PIT2));
         chips[Pit] = Bytes(pit);
         chips[GuestClock] = Bytes(_stoppedClock ?? ReadGuestClock());
-        return new MachineState("kvm", ClockImplementation.Nanoseconds, chips, [.. _vcpus.Select(vcpu => vcpu.GetState())]);
+        return new MachineState("kvm", ClockImplementation.Nanoseconds, chips,
+            [.. _vcpus.Select(vcpu => _stoppedTime?.Correct(vcpu.GetState(), vcpu.Id) ?? vcpu.GetState())]);
     }
 
     /// <inheritdoc/>
@@ -67,6 +73,7 @@ public sealed partial class KvmMachine
         if (_stoppedClock is not null) _stoppedClock = clock;
         ClockImplementation.Set(state.ClockNanoseconds);
         foreach (var vcpu in _vcpus) vcpu.SetState(state.Vcpus[vcpu.Id]);
+        if (_stoppedTime is not null) _stoppedTime = KvmTime.Of(Msrs, state);
     }
 
     /// <inheritdoc/>

@@ -37,6 +37,10 @@ internal sealed class KvmMsrs
     /// <summary>All saved registers.</summary>
     public IReadOnlyList<MsrValue> Get(KvmFile vcpu) => Read(vcpu, _saved, skipRefused: false);
 
+    /// <summary>The time stamp counter and, where there is one, its deadline.</summary>
+    public IReadOnlyList<MsrValue> GetTime(KvmFile vcpu) =>
+        Read(vcpu, [.. _saved.Where(index => index is TimeStampCounter or TscDeadline)], skipRefused: false);
+
     /// <summary>
     /// Sets registers in their order, the TSC deadline last: it is compared with the TSC. All must be taken (KVM_SET_MSRS reports how many
     /// were); a refused one that already has the wanted value is no loss (read-only registers of the host's version).

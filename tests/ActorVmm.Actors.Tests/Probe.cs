@@ -153,7 +153,12 @@ internal sealed class ProbeFaults
 /// <summary>The shell of a <see cref="ProbeDevice"/>; <see cref="Hang"/> makes it hold its mailbox.</summary>
 internal sealed class ProbeActor : DeviceActor<(ulong Register, ulong At)>
 {
-    public ProbeActor(DeviceSlot slot, Checkpoint<(ulong, ulong)> checkpoint, ProbeFaults faults) : base(slot, checkpoint, Build(slot, faults)) { }
+    private readonly ProbeDevice _device;
+
+    public ProbeActor(DeviceSlot slot, Checkpoint<(ulong, ulong)> checkpoint, ProbeFaults faults) : this(slot, checkpoint, Build(slot, faults)) { }
+
+    private ProbeActor(DeviceSlot slot, Checkpoint<(ulong, ulong)> checkpoint, ProbeDevice device) : base(slot, checkpoint, device) =>
+        _device = device;
 
     public static DeviceUnit Unit(
         DeviceParts parts, ProbeFaults faults, string name = "probe", ushort port = ProbeDevice.Port, bool registersOnly = true)
@@ -172,6 +177,10 @@ internal sealed class ProbeActor : DeviceActor<(ulong Register, ulong At)>
             hang.Entered.Set();
             hang.Release.Wait(VmFixture.Patience);
         }
+        else if (message is Bump)
+        {
+            _device.Write(0, size: 1, _device.State.Register + 1);
+        }
         else
         {
             base.OnReceive(message);
@@ -183,6 +192,9 @@ internal sealed class ProbeActor : DeviceActor<(ulong Register, ulong At)>
         faults.Built();
         return new ProbeDevice(slot, faults);
     }
+
+    /// <summary>Something comes from outside: the register is one more.</summary>
+    public sealed record Bump;
 
     /// <summary>A host thread gets stuck inside the device.</summary>
     public sealed record Hang(ManualResetEventSlim Entered, ManualResetEventSlim Release);

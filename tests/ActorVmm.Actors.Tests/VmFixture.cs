@@ -7,7 +7,7 @@ namespace ActorVmm.Actors.Tests;
 /// <summary>A host with scripted guests, and the words that the tests' stories are told in.</summary>
 internal sealed class VmFixture : IAsyncDisposable
 {
-    public static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
+    public static readonly TimeSpan Patience = TimeSpan.FromSeconds(90);
 
     public VmFixture(string hocon = "", NoKernel? loader = null)
     {

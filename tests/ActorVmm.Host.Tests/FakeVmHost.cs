@@ -109,7 +109,7 @@ internal sealed class FakeVmHost : IVmHostFactory, IVmHost
                 End(StopReason.Requested);
         }
 
-        public Task<InspectNode> InspectAsync() => Task.FromResult(InspectNode.Unresolved(spec.Name)); // it has no units
+        public Task<InspectNode> InspectAsync() => Task.FromResult(new InspectNode(spec.Name, new Dictionary<string, string>(), [])); // it has no units
         public Task UpdateDeviceAsync(string device, object change)
         {
             updates.Enqueue((spec.Name, device, change));

@@ -80,7 +80,7 @@ public class KvmVmTests
             }) { IsBackground = true }.Start();
         }
         foreach (var vcpu in guest.Machine.Vcpus) vcpu.Kick();
-        Assert.True(ended.Wait(TimeSpan.FromSeconds(20)));
+        Assert.True(ended.Wait(TimeSpan.FromSeconds(90)));
     }
 
     [KvmFact]

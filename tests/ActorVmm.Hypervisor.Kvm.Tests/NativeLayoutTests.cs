@@ -26,6 +26,7 @@ public class NativeLayoutTests
         Assert.Equal(SizeIn(KvmApi.KVM_CREATE_PIT2), Unsafe.SizeOf<KvmPitConfig>());
         Assert.Equal(SizeIn(KvmApi.KVM_GET_PIT2), Unsafe.SizeOf<KvmPitState>());
         Assert.Equal(SizeIn(KvmApi.KVM_GET_CLOCK), Unsafe.SizeOf<KvmClockData>());
+        Assert.Equal(SizeIn(KvmApi.KVM_SET_DEVICE_ATTR), Unsafe.SizeOf<KvmDeviceAttr>());
         Assert.Equal(SizeIn(KvmApi.KVM_TRANSLATE), Unsafe.SizeOf<KvmTranslation>());
         Assert.Equal(40, Unsafe.SizeOf<KvmCpuidEntry>());
         Assert.Equal(16, Unsafe.SizeOf<KvmMsrEntry>());

@@ -20,7 +20,7 @@ public class ProbeTests
         foreach (var needed in new[]
         {
             "machine", "ring3", "syscall", "int3", "cmpxchg16b", "popcnt", "cpuid-mask", "timer", "second-vcpu", "ipi", "ioeventfd", "irqfd",
-                "ring0-speed", "ring3-speed", "exit-cost",
+                "level-lines", "ring0-speed", "ring3-speed", "exit-cost",
         })
             Assert.Contains(needed, names);
     }

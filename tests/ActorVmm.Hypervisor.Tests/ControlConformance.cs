@@ -11,7 +11,7 @@ namespace ActorVmm.Hypervisor.Tests;
 public abstract class ControlConformance<TSubject> : Conformance<TSubject> where TSubject : IConformanceSubject, new()
 {
     private const int Rounds = 20;
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(20);
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(90);
 
     [SkippableTheory]
     [InlineData("computes", 1), InlineData("computes", 4), InlineData("halts", 1), InlineData("halts", 2)]

@@ -44,6 +44,12 @@ public sealed class CallerRunsContext(Func<bool> interrupted)
     /// </summary>
     internal bool IsAbandoned { get; private set; }
 
+    /// <summary>
+    /// Under virtual time: what a device that this thread runs is told meanwhile, by itself above all, this thread runs as well, however much
+    /// and whoever wants the thread. Anything else would leave the instruction at which it happens to the host.
+    /// </summary>
+    public bool IsExact { get; set; }
+
     /// <summary>Asks whether the answer that this thread waits for is still outstanding; null where it waits for none.</summary>
     public Func<bool>? Outstanding { get; set; }
 
@@ -66,7 +72,9 @@ public sealed class CallerRunsContext(Func<bool> interrupted)
     {
         if (Armed) { Armed = false; return true; }
         if (!Running) return false;
-        if (_followUps < FollowUpLimit && ReferenceEquals(mailbox, _mailbox) && !interrupted())
+        var follows = ReferenceEquals(mailbox, _mailbox);
+        if (follows && IsExact) return true;
+        if (follows && _followUps < FollowUpLimit && !interrupted())
         {
             _followUps++;
             return true;

@@ -99,6 +99,7 @@ internal sealed class KeeperActor : UntypedActor, IWithTimers
             ["resets"] = $"{status.Resets}",
             ["last-cause"] = status.LastCause ?? "none",
             ["policy"] = $"{vm.Definition.Restart.Mode}",
+            ["mailbox"] = $"{Inspection.Depth(vm.Keeper) ?? 0}",
         });
     }
 

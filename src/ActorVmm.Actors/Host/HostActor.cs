@@ -48,11 +48,17 @@ internal sealed class HostActor : UntypedActor
             case Terminated: break; // one that was abandoned: its lost thread has come back
             case HostProtocol.Abandoned: OnAbandoned(); break;
             case UnitProtocol.Inspect:
-                _ = Inspection.GatherAsync(Self.Path.Name, _vms.Keys.ToArray(), 3 * _settings.InspectDeadline).PipeTo(Sender, Self);
+                _ = Inspection.GatherAsync(Self.Path.Name, _vms.Keys.ToArray(), 3 * _settings.InspectDeadline, Describe()).PipeTo(Sender, Self);
                 break;
             default: Unhandled(message); break;
         }
     }
+
+    private SortedDictionary<string, string> Describe() => new(StringComparer.Ordinal)
+    {
+        ["vms"] = $"{_vms.Count}",
+        ["mailbox"] = $"{((ActorCell)Context).NumberOfMessages}",
+    };
 
     /// <inheritdoc/>
     protected override void PostStop()

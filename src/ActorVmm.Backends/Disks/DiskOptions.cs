@@ -3,7 +3,10 @@ namespace ActorVmm.Backends.Disks;
 /// <summary>Who performs a disk's requests.</summary>
 public enum IoEngine
 {
-    /// <summary>The thread that asks, before it goes on. Nothing is quicker for what the page cache holds, and it repeats exactly.</summary>
+    /// <summary>
+    /// The thread that asks, before it goes on. Nothing is quicker for what the page cache holds, and it repeats exactly; what is larger than
+    /// <see cref="DiskOptions.MostInTurn"/> is done beside the guest.
+    /// </summary>
     Sync,
 
     /// <summary>
@@ -40,7 +43,13 @@ public sealed record DiskOptions
     public ulong MostInline { get; init; } = 64 << 10;
 
     /// <summary>
-    /// Starts a thread of the asynchronous engine, given its number and what it runs. What <see cref="ActorVmm.Devices.Virtio.Block.IDisk.Wake"/>
+    /// Largest read or write, in bytes, that the synchronous engine does in the guest's time; a thread of the disk does larger ones, one after
+    /// the other. Copying a mebibyte takes longer than waking a thread, and the guest goes on meanwhile. Without a bound all is done in turn.
+    /// </summary>
+    public ulong MostInTurn { get; init; } = ulong.MaxValue;
+
+    /// <summary>
+    /// Starts a thread of the disk, given its number and what it runs. What <see cref="ActorVmm.Devices.Virtio.Block.IDisk.Wake"/>
     /// calls is run by these threads.
     /// </summary>
     public Func<int, Action, Thread> Start { get; init; } = static (number, run) =>

@@ -20,7 +20,8 @@ public sealed class FileDisk : IDisk, IDisposable
     private FileDisk(DiskFile file, DiskOptions options)
     {
         (_file, _options, _sectors) = (file, options, file.MeasureSectors());
-        if (options.Engine == IoEngine.Async) _threads = new DiskThreads(Math.Max(1, options.Threads), options.Start, Perform, _completed.Push, OnWaiting);
+        var threads = options.Engine == IoEngine.Async ? Math.Max(1, options.Threads) : options.MostInTurn < ulong.MaxValue ? 1 : 0;
+        if (threads > 0) _threads = new DiskThreads(threads, options.Start, Perform, _completed.Push, OnWaiting);
     }
 
     /// <summary>Opens and locks <paramref name="path"/>.</summary>
@@ -65,7 +66,7 @@ public sealed class FileDisk : IDisk, IDisposable
     public bool Start(DiskRequest request)
     {
         ArgumentNullException.ThrowIfNull(request);
-        if (_threads is null)
+        if (_threads is null || (_options.Engine == IoEngine.Sync && request.Bytes <= _options.MostInTurn))
         {
             Perform(request);
             return true;

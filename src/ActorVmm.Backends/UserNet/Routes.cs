@@ -5,7 +5,7 @@ namespace ActorVmm.Backends.UserNet;
 /// <summary>Where the guest's packets go in the world: what a process of the host may reach, and no more.</summary>
 internal sealed class Routes(UserNetSettings settings)
 {
-    private readonly IPEndPoint? _nameServer = settings.NameServer ?? FromResolver();
+    private readonly IPEndPoint? _nameServer = settings.Resolves ? settings.NameServer ?? FromResolver() : null;
 
     /// <summary>Whether DNS queries have a place to go.</summary>
     public bool HasNameServer => _nameServer is not null;

@@ -24,6 +24,10 @@ public sealed record UserNetSettings
     /// <summary>True: the guest reaches nothing but the gateway's own services and the forwarded ports' peers.</summary>
     public bool Restrict { get; init; }
 
+    /// <summary>False: DNS queries go nowhere, and are answered with a failure at once. With <see cref="Restrict"/> and no forwarded ports
+    /// nothing of the network is then outside, and its answers depend on the guest's packets alone.</summary>
+    public bool Resolves { get; init; } = true;
+
     /// <summary>Where DNS queries go; null: the first name server of <c>/etc/resolv.conf</c>, or none.</summary>
     public IPEndPoint? NameServer { get; init; }
 

@@ -65,7 +65,8 @@ internal sealed class ApiServer : IAsyncDisposable
         {
             document.Info.Title = "ActorVmm host";
             document.Info.Description =
-                "Many VMs under one supervisor. Errors have one shape: {\"error\":{\"code\",\"message\",\"details\"}}.";
+                "Many VMs under one supervisor. Errors have one shape: {\"error\":{\"code\",\"message\",\"details\"}}. "
+                + "What cannot be read as a request is refused by its status alone (400, 408, 431, 505), and the connection closed.";
             return Task.CompletedTask;
         }));
         builder.Services.AddSingleton<IHostLifetime, NoLifetime>();

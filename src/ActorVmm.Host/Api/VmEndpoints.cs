@@ -13,7 +13,8 @@ namespace ActorVmm.Host.Api;
 /// out.</summary>
 internal sealed class VmEndpoints(HostState state, TimeProvider time)
 {
-    private static readonly TimeSpan s_treeDeadline = TimeSpan.FromSeconds(5);
+    // More than a host with a VM with a device that does not answer takes (actorvmm.inspect-deadline).
+    private static readonly TimeSpan s_treeDeadline = TimeSpan.FromSeconds(20);
     private readonly long _began = time.GetTimestamp();
 
     private VmFleet Fleet => state.Fleet;
@@ -66,7 +67,7 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
         api.MapGet("/tree", TreeAsync).WithSummary("The actor tree with what each unit says about itself.").Produces<NodeView>();
         api.MapGet("/inspect",
             (string path) => InspectAsync(path)).WithSummary("One actor and what is below it: ?path=/user/host/VM/devices/serial0.")
-            .Produces<NodeView>().Produces<ErrorView>(400).Produces<ErrorView>(404);
+            .Produces<NodeView>().Produces<ErrorView>(400).Produces<ErrorView>(404).Produces<ErrorView>(502);
         api.MapGet("/events",
             EventsAsync).WithSummary("What happened: server-sent events with ?follow=true, else an array; ?after=N skips, ?vm=NAME picks.")
             .Produces<IReadOnlyList<FleetEvent>>();
@@ -209,6 +210,7 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
                 throw new FleetException(FleetFault.NotFound,
                     $"{parts[0]} is {VmFleet.Word(Fleet.Get(parts[0]).Status.State)}, so it has no {part}");
             parent += "/" + node.Name;
+            if (node.IsUnresolved) throw new FleetException(FleetFault.Failed, $"{parent} did not answer in time; ask again for its {part}");
             node = children.FirstOrDefault(child => string.Equals(child.Name, part, StringComparison.Ordinal))
                 ?? throw new FleetException(FleetFault.NotFound,
                     $"there is no {part} below {parent}; there is {string.Join(", ", children.Select(child => child.Name))}");

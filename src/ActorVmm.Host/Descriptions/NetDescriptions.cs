@@ -110,7 +110,7 @@ internal static class NetDescriptions
     {
         var settings = new UserNetSettings
         {
-            Restrict = user.Boolean("restrict", Need.Nullable) ?? false, NameServer = NameServer(user),
+            Restrict = user.Boolean("restrict", Need.Nullable) ?? false, NameServer = NameServer(user, out var resolves), Resolves = resolves,
             Mtu = Math.Clamp(mtu ?? 1500, UserNetSettings.MinMtu, UserNetSettings.MaxMtu),
         };
         if (user.String("network", Need.Nullable, "the address of a /24, such as 10.0.2.0") is { } text)
@@ -131,16 +131,23 @@ internal static class NetDescriptions
         return forwards.Count == 0 ? settings : settings with { Forwards = forwards };
     }
 
-    private static IPEndPoint? NameServer(ObjectReader user)
+    private static IPEndPoint? NameServer(ObjectReader user, out bool resolves)
     {
-        if (user.String("dns", Need.Nullable, "the address of a name server, such as 9.9.9.9") is not { } text)
+        resolves = true;
+        if (user.String("dns", Need.Nullable, "the address of a name server, such as 9.9.9.9, or none") is not { } text)
             return null;
+        if (string.Equals(text, "none", StringComparison.Ordinal))
+        {
+            resolves = false;
+            return null;
+        }
+
         var colon = text.IndexOf(':', StringComparison.Ordinal);
         var port = 53;
         if (TryAddress(colon < 0 ? text : text[..colon], out var address)
             && (colon < 0 || (int.TryParse(text.AsSpan(colon + 1), NumberStyles.None, CultureInfo.InvariantCulture, out port) && port is > 0 and < 65536)))
             return new IPEndPoint(address, port);
-        user.Reject("dns", "allowed is an IPv4 address, or ADDRESS:PORT");
+        user.Reject("dns", "allowed is an IPv4 address, ADDRESS:PORT, or none");
         return null;
     }
 

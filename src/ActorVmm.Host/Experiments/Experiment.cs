@@ -23,6 +23,15 @@ internal sealed record Experiment
     public int Vcpus { get; init; } = 1;
     public ClockMode Clock { get; init; } = ClockMode.Virtual;
 
+    /// <summary>What the guest's network interface <c>net0</c> leads to.</summary>
+    public ExperimentNetwork Network { get; init; }
+
+    /// <summary>Why a run cannot be replayed to the last byte; null where it can.</summary>
+    public string? Unrepeatable =>
+        Clock == ClockMode.Host ? "its guests have the host's clock (vm.clock = host)"
+        : Network == ExperimentNetwork.Outside ? "its guests have a network that leads to the host and beyond (network = outside)"
+        : null;
+
     /// <summary>Disks, made anew for each run: the guest's <c>/dev/vda</c>, <c>/dev/vdb</c>, ...</summary>
     public IReadOnlyList<ExperimentDisk> Disks { get; init; } = [];
 
@@ -48,6 +57,19 @@ internal sealed record Experiment
 
     /// <summary>The description's text, kept beside each run.</summary>
     public string Text { get; init; } = "";
+}
+
+/// <summary>What the network interface of an experiment's guest leads to.</summary>
+internal enum ExperimentNetwork
+{
+    /// <summary>There is no interface.</summary>
+    None,
+
+    /// <summary>A network with a gateway, which answers ARP, DHCP and ping and refuses the rest: all of it is a function of the run.</summary>
+    Inside,
+
+    /// <summary>A network through which the guest reaches what the host reaches.</summary>
+    Outside,
 }
 
 /// <summary>A disk of an experiment.</summary>

@@ -36,6 +36,12 @@ internal sealed class ExperimentCommand(TextWriter output, TextWriter errors, bo
     {
         var before = ExperimentRun.Load(run);
         var experiment = ExperimentReader.ReadFile(Path.Combine(run, "experiment.conf"));
+        if (experiment.Unrepeatable is { } why)
+        {
+            throw new ExperimentException($"{run} cannot be replayed: {why}. 'experiment run --seed {before.Seed.ToString(CultureInfo.InvariantCulture)} --seeds 1' "
+                + "runs the same plan, which fires at the same requests; more is not promised");
+        }
+
         var image = await ExperimentRun.ImageAsync(cancel);
         var guest = await GuestBoot.HashAsync(image, cancel);
         if (!string.Equals(guest, before.Guest, StringComparison.Ordinal))

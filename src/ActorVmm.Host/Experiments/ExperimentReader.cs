@@ -41,6 +41,12 @@ internal static class ExperimentReader
         var vcpus = (int)(vm?.Integer("vcpus", Need.Nullable, 1, VmLimits.MaxVcpus) ?? 1);
         var clock = vm?.Choice("clock", Need.Nullable, StringComparison.Ordinal, "virtual", "host");
         vm?.Finish();
+        var network = file.Choice("network", Need.Nullable, StringComparison.Ordinal, "none", "inside", "outside") switch
+        {
+            "inside" => ExperimentNetwork.Inside,
+            "outside" => ExperimentNetwork.Outside,
+            _ => ExperimentNetwork.None,
+        };
         var disks = file.Objects("disks", Need.Nullable).Select(Disk).ToList();
         var safety = file.Object("safety", Need.Required);
         var script = safety is null ? [] : Lines(safety, "script");
@@ -55,7 +61,7 @@ internal static class ExperimentReader
         return new Experiment
         {
             Name = name, Explains = file.String("explains", Need.Nullable) ?? "", FirstSeed = first, Seeds = count, MemoryMib = memory, Vcpus = vcpus,
-            Clock = clock is "host" ? ClockMode.Host : ClockMode.Virtual, Disks = disks, Script = script, QuietScript = quietScript, Plan = plan,
+            Clock = clock is "host" ? ClockMode.Host : ClockMode.Virtual, Network = network, Disks = disks, Script = script, QuietScript = quietScript, Plan = plan,
             Properties = properties, Checks = checks, Limit = Limit(file),
         };
     }

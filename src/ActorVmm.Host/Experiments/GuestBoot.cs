@@ -1,6 +1,7 @@
 using System.Security.Cryptography;
 using System.Text;
 using ActorVmm.Actors;
+using ActorVmm.Backends.UserNet;
 using ActorVmm.Devices;
 using ActorVmm.Devices.Faults;
 using ActorVmm.Host.Guests;
@@ -41,10 +42,12 @@ internal static class GuestBoot
             Kernel = new KernelSpec
             {
                 Path = image.KernelPath, InitrdPath = image.InitramfsPath,
-                CommandLine = Commands.DemoCommand.CommandLine + " actorvmm.input=script",
+                CommandLine = Commands.DemoCommand.CommandLine + " actorvmm.input=script"
+                    + (experiment.Network == ExperimentNetwork.None ? "" : " actorvmm.net=dhcp"),
             },
             MemoryMib = experiment.MemoryMib, Vcpus = experiment.Vcpus, Clock = experiment.Clock, Seed = seed, Faults = plan,
             Disks = [.. experiment.Disks.Select(disk => new DiskSpec { Id = disk.Name, Path = Path.Combine(folder, $"{disk.Name}.img"), Writeback = true })],
+            Nets = experiment.Network == ExperimentNetwork.None ? [] : [NetworkOf(experiment.Network)],
             Entropy = [new EntropySpec()],
         };
         var typed = Encoding.UTF8.GetBytes(string.Concat(script.Select(static line => line + "\n")));
@@ -74,6 +77,13 @@ internal static class GuestBoot
         record.End(exit, outcome.Detail);
         return new BootResult(exit, outcome.Detail, outcome.RetiredInstructions, record.Now, record.HealedAt, record.Counts);
     }
+
+    private static NetSpec NetworkOf(ExperimentNetwork network) => new()
+    {
+        Id = "eth0",
+        Backend = new NetBackend.User(network == ExperimentNetwork.Inside
+            ? new UserNetSettings { Restrict = true, Resolves = false } : new UserNetSettings()),
+    };
 
     private static string NameOf(StopReason reason) => reason switch
     {

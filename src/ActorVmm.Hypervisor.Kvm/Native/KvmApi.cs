@@ -61,6 +61,8 @@ internal static class KvmApi
     public const uint KVM_SET_XCRS = 0x4188AEA7;
     public const uint KVM_KVMCLOCK_CTRL = 0xAEAD;
     public const uint KVM_GET_XSAVE2 = 0x9000AECF;
+    public const uint KVM_SET_DEVICE_ATTR = 0x4018AEE1;
+    public const uint KVM_GET_DEVICE_ATTR = 0x4018AEE2;
 }
 
 /// <summary>KVM capability numbers, as <c>KVM_CHECK_EXTENSION</c> takes them; the names are the kernel's without the prefix.</summary>

@@ -149,6 +149,14 @@ internal struct KvmClockData
     public ulong Realtime, HostTsc, Reserved0, Reserved1;
 }
 
+/// <summary>An attribute of a vCPU (kvm/api.rst §4.80, devices/vcpu.rst); <c>Address</c> is where its value stands.</summary>
+[StructLayout(LayoutKind.Sequential)]
+internal struct KvmDeviceAttr
+{
+    public uint Flags, Group;
+    public ulong Attribute, Address;
+}
+
 [StructLayout(LayoutKind.Sequential)]
 internal struct KvmTranslation
 {

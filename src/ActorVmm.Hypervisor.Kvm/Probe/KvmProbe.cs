@@ -94,6 +94,7 @@ internal sealed class KvmProbe
         Try("ipi", "one vCPU interrupts another", ProbePrograms.Ipi, values => values is [0x42], vcpus: 2);
         TryDoorbell();
         TryInterruptEvent();
+        TryLevelLine();
         MeasureSpeed("ring0-speed", ProbePrograms.SpeedInRing0, mustBeNative: true);
         MeasureSpeed("ring3-speed", ProbePrograms.SpeedInRing3, mustBeNative: false);
         MeasureExit();
@@ -169,6 +170,20 @@ internal sealed class KvmProbe
         ProbePrograms.InterruptFromHost(guest);
         var run = guest.Run();
         return new ProbeItem("irqfd", run is { Done: true, Values: [0x41] }, run.Failure ?? "an eventfd raises an interrupt");
+    });
+
+    /// <summary>Not needed by Linux, whose handlers find nothing to do and say so; but who counts interrupts counts one too many.</summary>
+    private void TryLevelLine() => Add("level-lines", 1, guest =>
+    {
+        // A defect that shows in 1 of 200 is missed here once in 150.
+        const int pin = 11, rounds = 1000;
+        guest.OnWrite = exit => guest.Machine.SetInterruptLine(pin, exit.Data == 1);
+        ProbePrograms.LevelInterrupts(guest, pin, rounds);
+        var run = guest.Run();
+        if (run is { Done: true, Values: [rounds, 0] })
+            return new ProbeItem("level-lines", true, "a level-triggered line interrupts once until it is raised again");
+        return new ProbeItem("level-lines", false, run.Failure ?? string.Create(CultureInfo.InvariantCulture,
+            $"{run.Values[0]} interrupts for {rounds} of a level-triggered line; {run.Values[1]} times the local APIC did not know that it runs"));
     });
 
     private void MeasureSpeed(string name, Action<ProbeGuest, uint> prepare, bool mustBeNative) => Add(name, 1, guest =>

@@ -20,7 +20,7 @@ internal sealed class ProbeGuest : IDisposable
 {
     public const ulong Program = 0x10000, UserCode = 0x20000, Handlers = 0x30000, Stack = 0x40000, TrapStack = 0x48000, UserStack = 0x50000,
         ApCode = 0x8000, Data = 0x60000;
-    public const ulong LocalApic = 0xFEE0_0000;
+    public const ulong LocalApic = 0xFEE0_0000, IoApic = 0xFEC0_0000;
     public const ushort KernelCode = 0x08, KernelData = 0x10, TaskState = 0x18, UserCode32 = 0x28, UserData = 0x30, UserCode64 = 0x38;
     public const byte ReportPort = 0xF4, DonePort = 0xF5, FaultPort = 0xFA, IdlePort = 0xFC;
 

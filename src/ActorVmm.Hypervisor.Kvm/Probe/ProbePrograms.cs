@@ -403,6 +403,73 @@ internal static class ProbePrograms
         guest.Gate(0x41, Free);
     }
 
+    /// <summary>
+    /// The host raises a level-triggered line of the IOAPIC (idle port, 1) and takes it back from within the handler (idle port, 0), so many
+    /// times. Reports how often the handler ran, and how often the local APIC did not show the interrupt as in service while it ran.
+    /// </summary>
+    public static void LevelInterrupts(ProbeGuest guest, int pin, uint rounds)
+    {
+        const byte vector = 0x44;
+        guest.Place(Program, c =>
+        {
+            c.mov(al, 0xFF); // the line goes to the 8259 too
+            c.@out(0x21, al);
+            c.@out(0xA1, al);
+            EnableLocalApic(c);
+            WriteIoApic(c, 0x10 + ((uint)pin * 2), vector | (1 << 15));
+            c.xor(r8d, r8d);
+            c.xor(r9d, r9d);
+            c.mov(r10d, rounds);
+            var round = c.CreateLabel();
+            var wait = c.CreateLabel();
+            c.Label(ref round);
+            c.mov(r11d, r8d);
+            c.mov(al, 1);
+            c.@out(IdlePort, al);
+            c.Label(ref wait);
+            c.sti();
+            c.hlt();
+            c.cli();
+            c.cmp(r8d, r11d);
+            c.je(wait);
+            // One that came twice comes now, if not before.
+            c.sti();
+            c.nop();
+            c.nop();
+            c.cli();
+            c.dec(r10d);
+            c.jne(round);
+            Report(c, r8d);
+            Report(c, r9d);
+            Done(c);
+        });
+        guest.Place(Free, c =>
+        {
+            var inService = c.CreateLabel();
+            c.inc(r8d);
+            c.mov(edx, (uint)LocalApic + 0x100 + (vector / 32 * 0x10)); // ISR
+            c.mov(eax, __dword_ptr[rdx]);
+            c.test(eax, 1 << (vector % 32));
+            c.jne(inService);
+            c.inc(r9d);
+            c.Label(ref inService);
+            c.xor(eax, eax);
+            c.@out(IdlePort, al);
+            WriteLocalApic(c, 0xB0, 0);
+            c.iretq();
+        });
+        guest.Gate(vector, Free);
+    }
+
+    private static void WriteIoApic(Assembler c, uint register, uint value)
+    {
+        c.mov(edx, (uint)IoApic);
+        c.mov(eax, register);
+        c.mov(__dword_ptr[rdx], eax);
+        c.mov(eax, value);
+        c.mov(__dword_ptr[rdx + 0x10], eax);
+    }
+
     private static void Loop(Assembler c, uint rounds, Action end)
     {
         var again = c.CreateLabel();

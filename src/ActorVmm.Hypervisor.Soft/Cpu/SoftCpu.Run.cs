@@ -82,7 +82,9 @@ internal sealed unsafe partial class SoftCpu
         // so the holder drops what it has translated of the page once that is over.
         _requests.Enqueue(new CodeRequest(page, 0, null));
         Attend();
-        if (Volatile.Read(ref _inGuest) != 0) _requests.Enqueue(new CodeRequest(page, 0, holder));
+        if (Volatile.Read(ref _inGuest) == 0) return;
+        _requests.Enqueue(new CodeRequest(page, 0, holder));
+        Attend(); // again: the first request may have been served already
     }
 
     // --- the loop ---

@@ -7,7 +7,7 @@ namespace ActorVmm.Backends.Tests.Disks;
 /// <summary>A disk, memory for its requests, and a caller that waits for the end of each.</summary>
 internal sealed class DiskRig : IDisposable
 {
-    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(30);
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(90);
 
     private readonly GuestMemory _memory = GuestMemory.Create(16 << 20);
     private readonly SemaphoreSlim _woken = new(0);

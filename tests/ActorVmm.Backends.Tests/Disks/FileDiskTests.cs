@@ -198,6 +198,31 @@ public sealed class FileDiskTests
         Assert.Equal(DiskStatus.IoError, rig.Read(7, new byte[1024])); // half of it is gone: not at once, and not at all
     }
 
+    [Theory]
+    [InlineData(DiskOperation.Read)]
+    [InlineData(DiskOperation.Write)]
+    public void A_synchronous_disk_does_what_is_large_beside_its_caller(DiskOperation operation)
+    {
+        using var rig = new DiskRig(new DiskOptions { MostInTurn = 8192, MostInline = 0 }, 1 << 20);
+        var bytes = new byte[1 << 20];
+        Random(bytes);
+        foreach (var (count, atOnce) in ((int, bool)[])[(512, true), (8192, true), (8704, false), (1 << 19, false), (4096, true)])
+        {
+            var content = bytes.AsSpan(512 * 5, count);
+            if (operation == DiskOperation.Read) File.WriteAllBytes(rig.Path, bytes);
+            else content.CopyTo(rig.At(0, count).Bytes);
+            rig.Request.Set(operation, 5);
+            rig.Request.Add(rig.At(0, count));
+            Assert.Equal(atOnce, rig.Disk.Start(rig.Request));
+            Assert.Equal(DiskStatus.Ok, atOnce ? rig.Request.Status : rig.Finish());
+            if (operation == DiskOperation.Read) Assert.True(rig.At(0, count).Bytes.SequenceEqual(content));
+            else Assert.True(File.ReadAllBytes(rig.Path).AsSpan(512 * 5, count).SequenceEqual(content));
+        }
+        // A flush has no bytes: it is the caller's.
+        rig.Request.Set(DiskOperation.Flush, 0);
+        Assert.True(rig.Disk.Start(rig.Request));
+    }
+
     [Fact]
     public void A_thread_of_the_disk_may_run_its_device_and_even_stop_the_disk()
     {
@@ -218,7 +243,7 @@ public sealed class FileDiskTests
             memory.TryLocate(new Memory.GuestAddress(0), 4096, out var segment);
             request.Add(segment);
             Assert.False(disk.Start(request));
-            Assert.True(stopped.Wait(TimeSpan.FromSeconds(30)));
+            Assert.True(stopped.Wait(TimeSpan.FromSeconds(90)));
         }
         finally
         {
@@ -353,7 +378,7 @@ public sealed class FileDiskTests
                 (issued, underWay) = (issued + 1, underWay + 1);
                 Assert.False(rig.Disk.Start(request));
             }
-            Assert.True(woken.Wait(TimeSpan.FromSeconds(30)));
+            Assert.True(woken.Wait(TimeSpan.FromSeconds(90)));
             while (rig.Disk.TryTakeCompleted(out var done))
             {
                 Assert.Equal((1, DiskStatus.Ok), (seen[done.Slot], done.Status));
@@ -364,7 +389,7 @@ public sealed class FileDiskTests
         while (underWay > 0)
         {
             if (rig.Disk.TryTakeCompleted(out _)) underWay--;
-            else Assert.True(woken.Wait(TimeSpan.FromSeconds(30)));
+            else Assert.True(woken.Wait(TimeSpan.FromSeconds(90)));
         }
         var file = File.ReadAllBytes(rig.Path);
         for (var slot = 0; slot < 64; slot++) Assert.True(rig.At((ulong)slot * 4096, 4096).Bytes.SequenceEqual(file.AsSpan(slot * 4096, 4096)));

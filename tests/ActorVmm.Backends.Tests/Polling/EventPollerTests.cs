@@ -5,7 +5,7 @@ namespace ActorVmm.Backends.Tests.Polling;
 
 public sealed class EventPollerTests : IDisposable
 {
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(20);
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(90);
 
     private readonly EventPoller _poller;
     private readonly List<int> _events = [];

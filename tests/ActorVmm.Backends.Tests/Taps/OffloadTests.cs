@@ -97,7 +97,7 @@ public sealed class OffloadTests(ITestOutputHelper output) : IDisposable
         var tcp = new RingGuestTcp(nic, mac, new IPEndPoint(IPAddress.Parse(own), ownPort), (IPEndPoint)listener.LocalEndPoint!);
         tcp.Send(content);
         Assert.True(content.AsSpan().SequenceEqual(tcp.ReceiveToEnd()), "what came is not what was sent");
-        var (received, end) = await peer.WaitAsync(TimeSpan.FromSeconds(20));
+        var (received, end) = await peer.WaitAsync(TimeSpan.FromSeconds(90));
         Assert.True(content.AsSpan().SequenceEqual(received), "what the host got is not what was sent");
         Assert.Equal(0, end);
         if (datagrams is null) return;

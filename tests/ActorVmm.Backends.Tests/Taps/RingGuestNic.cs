@@ -16,7 +16,7 @@ internal sealed class RingGuestNic : IDisposable
 {
     public static readonly MacAddress Mac = new(0x02_00_00_00_00_09);
     private const ushort QueueSize = 64;
-    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(90);
 
     private readonly VirtioRig<NetDevice> _rig;
     private readonly SemaphoreSlim _ready;

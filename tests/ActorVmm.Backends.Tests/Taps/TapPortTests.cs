@@ -14,7 +14,7 @@ public sealed class TapPortTests : IDisposable
 {
     private static readonly System.Net.NetworkInformation.PhysicalAddress s_guest = new([2, 0, 0, 0, 0, 9]);
     private static readonly IPAddress s_guestAddress = IPAddress.Parse("10.9.0.2"), s_hostAddress = IPAddress.Parse("10.9.0.1");
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(20);
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(90);
 
     private readonly HostScratch _room = new(PacketLimits.MaxPacket);
     private readonly SemaphoreSlim _ready = new(0);

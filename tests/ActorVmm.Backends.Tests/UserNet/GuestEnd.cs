@@ -20,7 +20,7 @@ internal sealed class GuestEnd : IDisposable
     public static readonly IPAddress Gateway = IPAddress.Parse("10.0.2.2");
     public static readonly IPAddress Dns = IPAddress.Parse("10.0.2.3");
     private static readonly PhysicalAddress Everybody = PhysicalAddress.Parse("FF-FF-FF-FF-FF-FF");
-    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(20);
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(90);
 
     private readonly SemaphoreSlim _ready = new(0);
     private readonly HostScratch _out = new(PacketLimits.MaxPacket);

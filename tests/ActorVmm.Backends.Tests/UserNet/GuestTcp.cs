@@ -11,7 +11,7 @@ namespace ActorVmm.Backends.Tests.UserNet;
 /// </summary>
 internal sealed class GuestTcp(GuestEnd end, ushort port, IPAddress remote, ushort remotePort)
 {
-    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(30), Silence = TimeSpan.FromMilliseconds(60);
+    private static readonly TimeSpan Patience = TimeSpan.FromSeconds(90), Silence = TimeSpan.FromMilliseconds(60);
     private readonly List<byte> _received = [];
     private uint _first = 0xffff_f000; // wraps soon
     private uint _acknowledged;

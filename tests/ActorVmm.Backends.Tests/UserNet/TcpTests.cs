@@ -91,7 +91,7 @@ public sealed class TcpTests : IDisposable
         var chunks = 0;
         var reading = Task.Run(() =>
         {
-            SpinWait.SpinUntil(() => Volatile.Read(ref _closed), TimeSpan.FromSeconds(20));
+            SpinWait.SpinUntil(() => Volatile.Read(ref _closed), TimeSpan.FromSeconds(90));
             var got = new byte[chunk.Length];
             for (var n = 0; n < Volatile.Read(ref chunks); n++)
             {
@@ -110,7 +110,7 @@ public sealed class TcpTests : IDisposable
             tcp.Send(chunk, segment: 16000);
         }
         Assert.True(_closed);
-        Assert.True(reading.Wait(TimeSpan.FromSeconds(20)), "the host reads");
+        Assert.True(reading.Wait(TimeSpan.FromSeconds(90)), "the host reads");
     }
 
     private bool _closed;
@@ -249,7 +249,7 @@ public sealed class TcpTests : IDisposable
             }
             Assert.Equal(0, guest.Counter("tcp-open"));
         }
-        Assert.True(SpinWait.SpinUntil(() => Descriptors() - before < 32, TimeSpan.FromSeconds(20)), $"{Descriptors() - before} are left");
+        Assert.True(SpinWait.SpinUntil(() => Descriptors() - before < 32, TimeSpan.FromSeconds(90)), $"{Descriptors() - before} are left");
     }
 
     private static int Descriptors() => Directory.EnumerateFileSystemEntries("/proc/self/fd").Count();

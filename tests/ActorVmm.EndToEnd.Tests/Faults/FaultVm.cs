@@ -82,6 +82,9 @@ internal sealed class FaultVm : IAsyncDisposable, IExitHandler
     /// <summary>How often a device was made anew.</summary>
     public long Restarts(string device) => _vm!.Readings.Devices.Single(one => one.Name == device).Restarts;
 
+    /// <summary>All of the VM's devices.</summary>
+    public IEnumerable<string> Devices => _vm!.Readings.Devices.Select(static one => one.Name);
+
     public BlockDriver StartDisk()
     {
         var driver = Driver(0, 0x10_0000);

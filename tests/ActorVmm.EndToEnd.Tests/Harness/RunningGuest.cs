@@ -67,9 +67,16 @@ public sealed class RunningGuest : IAsyncDisposable
             _output.WriteLine("console:");
             _output.WriteLine(Console.Transcript.Tail(80));
             _output.WriteLine("units:");
-            _output.WriteLine((await Vm.InspectAsync()).ToString());
+            _output.WriteLine(Vm.Completion.IsCompleted ? (await Vm.Completion).Text : await InspectAsync());
             throw;
         }
+    }
+
+    /// <summary>Where even that fails, it must not hide what failed before.</summary>
+    private async Task<string> InspectAsync()
+    {
+        try { return (await Vm.InspectAsync()).ToString(); }
+        catch (Akka.Actor.AskTimeoutException silent) { return silent.Message; }
     }
 
     /// <summary>Waits for the end of the VM.</summary>

@@ -30,7 +30,7 @@ public sealed class BootTests(GuestFiles files, ITestOutputHelper output)
             await CheckToolsAsync(shell);
 
             shell.Type("reboot -f");
-            var outcome = await guest.EndAsync(TimeSpan.FromSeconds(30));
+            var outcome = await guest.EndAsync(TimeSpan.FromSeconds(90));
             Assert.Equal((StopReason.ResetI8042, 0), (outcome.Reason, outcome.ExitCode));
             Assert.True(outcome.RetiredInstructions > 100_000_000);
         });

@@ -29,7 +29,7 @@ public sealed class ConsoleTests(GuestFiles files, ITestOutputHelper output)
             await guest.Console.Transcript.ExpectAsync($"{sum}  /tmp/paste\r\n{PasteSize}\r\n", TimeSpan.FromSeconds(120));
 
             shell.Type("poweroff -f");
-            Assert.Equal(0, (await guest.EndAsync(TimeSpan.FromSeconds(30))).ExitCode);
+            Assert.Equal(0, (await guest.EndAsync(TimeSpan.FromSeconds(90))).ExitCode);
         });
     }
 

@@ -8,7 +8,7 @@ namespace ActorVmm.EndToEnd.Tests.Linux;
 [Collection(LinuxGuests.Name)]
 public sealed class EndingTests(GuestFiles files)
 {
-    private static readonly TimeSpan EndDeadline = TimeSpan.FromSeconds(15);
+    private static readonly TimeSpan EndDeadline = TimeSpan.FromSeconds(90);
 
     [Theory]
     [InlineData("reboot=k", "reboot -f", "guest reset (i8042)", 0)]

@@ -24,7 +24,7 @@ public sealed class KernelEntryTests(GuestFiles files, ITestOutputHelper output)
             await guest.Shell.LogInAsync();
             Assert.Equal(files.Image.KernelRelease, await guest.Shell.RunAsync("uname -r"));
             guest.Shell.Type("reboot -f");
-            Assert.Equal(StopReason.ResetI8042, (await guest.EndAsync(TimeSpan.FromSeconds(30))).Reason);
+            Assert.Equal(StopReason.ResetI8042, (await guest.EndAsync(TimeSpan.FromSeconds(90))).Reason);
         });
     }
 }

@@ -39,7 +39,7 @@ public sealed class NetUserTests(ITestOutputHelper output)
                 $"wget -q -O - http://10.0.2.2:{server.Port}/{Length} | sha256sum"));
 
             await shell.RunAsync("mkdir -p /tmp/www && echo from the guest > /tmp/www/hello && httpd -p 80 -h /tmp/www");
-            using var client = new HttpClient { Timeout = TimeSpan.FromSeconds(30) };
+            using var client = new HttpClient { Timeout = TimeSpan.FromSeconds(90) };
             Assert.Equal("from the guest\n", await client.GetStringAsync(
                 new Uri($"http://127.0.0.1:{settings.Forwards[0].HostPort}/hello")));
             output.WriteLine((await guest.Vm.InspectAsync()).ToString());

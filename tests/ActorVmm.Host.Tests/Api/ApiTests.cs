@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Http.Headers;
+using System.Net.Sockets;
 using System.Net.WebSockets;
 using System.Text;
 using System.Text.Json;
@@ -56,6 +57,37 @@ public sealed class ApiTests
             Assert.Equal(code, error.RootElement.GetProperty("error").GetProperty("code").GetString());
             Assert.NotEmpty(error.RootElement.GetProperty("error").GetProperty("message").GetString()!);
         }
+    }
+
+    /// <summary>
+    /// What Kestrel refuses before there is a request has a status line and no body; from the first request that can be read on, errors have
+    /// the one shape.
+    /// </summary>
+    [Fact]
+    public async Task What_is_no_http_is_refused_by_its_status_and_the_connection_closed()
+    {
+        await using var host = await new HostFixture().StartAsync("");
+        foreach (var (said, status, shaped) in ((string, int, bool)[])
+            [
+                ("NONSENSE\r\n\r\n", 400, false), ("GET / HTTP/9.9\r\n\r\n", 505, false), ("GET /vms HTTP/1.1\r\n\r\n", 400, false),
+                ("GET /vms HTTP/1.1\r\nHost: a b\r\n\r\n", 400, false),
+                ($"GET /vms HTTP/1.1\r\nHost: h\r\nX: {new string('x', 20_000)}\r\n\r\n", 431, false),
+                ("POST /vms HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n", 400, true),
+                ("POST /vms HTTP/1.1\r\nHost: h\r\nContent-Length: 300000\r\n\r\n", 413, true),
+            ])
+        {
+            using var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+            await socket.ConnectAsync(new UnixDomainSocketEndPoint(host.Socket));
+            using var stream = new NetworkStream(socket);
+            await stream.WriteAsync(Encoding.ASCII.GetBytes(said));
+            using var reader = new StreamReader(stream, Encoding.ASCII);
+            var text = await reader.ReadToEndAsync().WaitAsync(HostFixture.Patience); // the connection is closed behind it
+            Assert.StartsWith($"HTTP/1.1 {status} ", text, StringComparison.Ordinal);
+            Assert.Contains(shaped ? "{\"error\":{\"code\":" : "Content-Length: 0\r\n", text, StringComparison.Ordinal);
+        }
+
+        using var http = host.Http();
+        Assert.Equal("[]", await http.GetStringAsync("/vms"));
     }
 
     [Fact]

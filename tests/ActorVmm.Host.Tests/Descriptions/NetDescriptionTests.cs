@@ -66,6 +66,7 @@ public sealed class NetDescriptionTests : IDisposable
                 rx-rate-limiter { bandwidth { size = 10, refill-ms = 20 } }, tx-rate-limiter { ops { size = 1, refill-ms = 2, burst = 3 } } }
               { user { network = 192.168.7.0, dns = "9.9.9.9:5353", restrict = true, forwards = ["tcp:8080-80", "udp:0.0.0.0:53-192.168.7.9:53"] } }
               { user {} }
+              { user { dns = none, restrict = true } }
             ]
             """).ToSpec().Nets;
         Assert.Equal(new NetSpec
@@ -79,6 +80,7 @@ public sealed class NetDescriptionTests : IDisposable
         Assert.Equal((0xC0A8_0700u, true, IPEndPoint.Parse("9.9.9.9:5353")), (user.Network, user.Restrict, user.NameServer));
         Assert.Equal(["tcp:127.0.0.1:8080-80", "udp:0.0.0.0:53-192.168.7.9:53"], user.Forwards.Select(static forward => forward.ToString()));
         Assert.Equal(("net2", new NetBackend.User(new UserNetSettings())), (nets[2].Id, nets[2].Backend));
+        Assert.Equal([true, true, true, false], nets.Select(static net => net.Backend.HasOutside));
     }
 
     [Theory]
@@ -94,7 +96,7 @@ public sealed class NetDescriptionTests : IDisposable
     [InlineData("{ tap = t, speed = 1 }", "net[0].speed")]
     [InlineData("{ user { network = 8.8.8.0 } }", "a private /24")]
     [InlineData("{ user { network = 10.0.2.1 } }", "a private /24")]
-    [InlineData("{ user { dns = one.one } }", "an IPv4 address, or ADDRESS:PORT")]
+    [InlineData("{ user { dns = one.one } }", "an IPv4 address, ADDRESS:PORT, or none")]
     [InlineData("{ user { forwards = [\"tcp:80\"] } }", "net[0].user.forwards")]
     [InlineData("{ id = a, tap = t }, { id = a, tap = u }", "is the name of another interface already")]
     [InlineData("{ tap = t, mac = \"06:00:ac:10:00:02\" }, { tap = u, mac = \"06:00:AC:10:00:02\" }", "is used by another interface already")]

@@ -73,6 +73,31 @@ public sealed class ExperimentTests : IDisposable
     public void A_file_that_makes_no_sense_is_refused(string text, string expected) =>
         Assert.Contains(expected, Assert.Throws<DescriptionException>(() => ExperimentReader.Read(Least + text, "x.conf")).Message, StringComparison.Ordinal);
 
+    [Theory]
+    [InlineData("", null)]
+    [InlineData("network = none", null)]
+    [InlineData("network = inside", null)]
+    [InlineData("network = outside", "network = outside")]
+    [InlineData("vm.clock = host", "vm.clock = host")]
+    public async Task What_cannot_repeat_is_not_replayed_and_said_so(string more, string? why)
+    {
+        var text = Least + more + "\nproperties = [ { name = p, is = always, exit = poweroff } ]\n";
+        Assert.Equal(why is null, ExperimentReader.Read(text, "x.conf").Unrepeatable is null);
+        if (why is null) return;
+        _here.Write("run/experiment.conf", text);
+        _here.Write("run/run.json", RunJson);
+        await using var errors = new StringWriter();
+        var command = new ExperimentCommand(TextWriter.Null, errors, terminal: false);
+        Assert.Equal(ExitCodes.Failure, await command.ReplayAsync(Path.Combine(_here.Path, "run"), null, CancellationToken.None));
+        Assert.Contains(why, errors.ToString(), StringComparison.Ordinal);
+        Assert.Contains("experiment run --seed 1 --seeds 1", errors.ToString(), StringComparison.Ordinal);
+    }
+
+    private const string RunJson = """
+        { "experiment": "x", "seed": 1, "version": "1", "guest": "g", "fingerprint": "f",
+          "safety": { "exit": "poweroff", "detail": "", "instructions": 1, "nanoseconds": 2, "healed-at": null, "firings": {} } }
+        """;
+
     [Fact]
     public void Always_is_broken_by_one_run_and_shows_it()
     {
@@ -114,10 +139,7 @@ public sealed class ExperimentTests : IDisposable
         foreach (var (name, events) in new[] { ("left", left), ("right", right) })
         {
             _here.Write($"{name}/safety-events.txt", events);
-            _here.Write($"{name}/run.json", """
-                { "experiment": "x", "seed": 1, "version": "1", "guest": "g", "fingerprint": "f",
-                  "safety": { "exit": "poweroff", "detail": "", "instructions": 1, "nanoseconds": 2, "healed-at": null, "firings": {} } }
-                """);
+            _here.Write($"{name}/run.json", RunJson);
         }
 
         await using var output = new StringWriter();

@@ -7,7 +7,7 @@ namespace ActorVmm.Host.Tests.Firecracker;
 /// <summary>The socket itself: what goes over the wire, limits, clients that misbehave.</summary>
 public sealed class MicroServerTests : IDisposable
 {
-    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(20);
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(90);
 
     private readonly TemporaryDirectory _here = new();
 

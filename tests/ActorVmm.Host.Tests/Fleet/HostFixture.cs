@@ -8,7 +8,7 @@ namespace ActorVmm.Host.Tests.Fleet;
 /// <summary>A daemon in this process on a socket of its own, with echoing guests; and the commands as a user gives them.</summary>
 internal sealed class HostFixture : IAsyncDisposable
 {
-    public static readonly TimeSpan Patience = TimeSpan.FromSeconds(30);
+    public static readonly TimeSpan Patience = TimeSpan.FromSeconds(90);
 
     private readonly TemporaryDirectory _here = new();
     private readonly StringWriter _daemonErrors = new(CultureInfo.InvariantCulture);

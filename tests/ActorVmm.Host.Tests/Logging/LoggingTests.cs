@@ -100,7 +100,7 @@ public sealed class LoggingTests : IDisposable
         await Assert.ThrowsAsync<HypervisorException>(() => host.StartAsync(new VmSpec { Name = "x", Kernel = new KernelSpec { Path = "k" } },
             new FakeHypervisor("soft"), new VmConsole(null!, null!)));
 
-        var heard = await sink.Wanted.Task.WaitAsync(TimeSpan.FromSeconds(30));
+        var heard = await sink.Wanted.Task.WaitAsync(TimeSpan.FromSeconds(90));
         Assert.Equal(LogEventLevel.Warning, heard.Level);
         Assert.Equal("\"web\"", heard.Properties["Vm"].ToString());
         Assert.Equal("\"/user/host/web/devices/blk0 \"", heard.Properties["ActorPath"].ToString());

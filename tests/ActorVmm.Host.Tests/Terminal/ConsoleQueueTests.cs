@@ -88,7 +88,7 @@ public sealed class ConsoleQueueTests
             if (got.Count % 1000 == 0)
                 await Task.Yield();
         }
-        await fed.WaitAsync(TimeSpan.FromSeconds(30));
+        await fed.WaitAsync(TimeSpan.FromSeconds(90));
         Assert.Equal(text, got);
     }
 
@@ -99,6 +99,6 @@ public sealed class ConsoleQueueTests
         queue.Feed("a"u8);
         var stuck = Task.Run(() => queue.Feed("b"u8));
         queue.Close();
-        await stuck.WaitAsync(TimeSpan.FromSeconds(30));
+        await stuck.WaitAsync(TimeSpan.FromSeconds(90));
     }
 }

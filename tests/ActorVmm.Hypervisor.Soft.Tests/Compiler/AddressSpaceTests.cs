@@ -267,7 +267,7 @@ public sealed unsafe class AddressSpaceTests
         threads.ForEach(thread => thread.Start());
         var done = halted.Wait(TimeSpan.FromSeconds(60));
         foreach (var vcpu in b.Machine.Vcpus) vcpu.Kick();
-        Assert.All(threads, thread => Assert.True(thread.Join(TimeSpan.FromSeconds(20))));
+        Assert.All(threads, thread => Assert.True(thread.Join(TimeSpan.FromSeconds(90))));
         Assert.True(done);
         Assert.Equal(rounds, b.Read<ulong>(seen));
     }

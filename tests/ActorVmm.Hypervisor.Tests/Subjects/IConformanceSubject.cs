@@ -10,9 +10,6 @@ public interface IConformanceSubject
     /// <summary>Whether every run is kicked all the time (<see cref="TinyGuest.IsKicked"/>).</summary>
     bool IsKicked => false;
 
-    /// <summary>Why interrupts by level-triggered lines are not counted exactly here, or null.</summary>
-    string? WhyNotLevels => null;
-
     /// <summary>Why nothing at all can run here, or null.</summary>
     string? WhyNotAtAll { get; }
 

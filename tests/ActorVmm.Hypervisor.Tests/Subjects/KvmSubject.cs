@@ -1,5 +1,4 @@
 using ActorVmm.Hypervisor.Kvm;
-using ActorVmm.Testing;
 using ActorVmm.Testing.Guests;
 
 namespace ActorVmm.Hypervisor.Tests.Subjects;
@@ -35,8 +34,4 @@ public sealed class IrqfdSubject : KvmSubject
 public sealed class KickedKvmSubject : KvmSubject, IConformanceSubject
 {
     public bool IsKicked => true;
-
-    // Seen in 3 of 26 runs on a KVM that interprets its guests, never elsewhere; whether that KVM or our kick does it is not known.
-    public string? WhyNotLevels => Nightly.Wanted || WhyNot("ring0-speed") is not { } slow ? null
-        : $"{slow}: kicked there, a level-triggered line now and then interrupts once too often, for a reason not found yet; {Nightly.Reason}";
 }

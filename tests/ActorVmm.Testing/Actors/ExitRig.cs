@@ -32,7 +32,7 @@ public sealed class ExitRig : IDisposable
     {
         _system = ActorSystem.Create("rig", ConfigurationFactory.ParseString("akka.loglevel = OFF").WithFallback(ActorSettings.Shipped));
         var root = _system.ActorOf(Props.Create(() => new Root(lanes)), "root");
-        Lanes = root.Ask<IReadOnlyList<ExitLane>>("lanes", TimeSpan.FromSeconds(30)).GetAwaiter().GetResult();
+        Lanes = root.Ask<IReadOnlyList<ExitLane>>("lanes", TimeSpan.FromSeconds(90)).GetAwaiter().GetResult();
         _first = Lanes[0];
         foreach (var lane in Lanes) lane.AsVcpu(lane.WaitUntilIdle);
     }

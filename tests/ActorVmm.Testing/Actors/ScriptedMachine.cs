@@ -71,6 +71,10 @@ public sealed class ScriptedMachine : IMachine, IMachineClock
     public ClockMode Mode => _options.Clock;
     public bool IsDisposed { get; private set; }
     public int Resets { get; private set; }
+
+    /// <summary>Called by <see cref="Save"/> and <see cref="Reset"/> before they are done, on their thread.</summary>
+    public Action? Rebuilding { get; set; }
+
     public int ClockPauses { get; private set; }
 
     public ulong Nanoseconds
@@ -159,6 +163,7 @@ public sealed class ScriptedMachine : IMachine, IMachineClock
         var state = new MachineState("scripted", Nanoseconds, new Dictionary<string, byte[]>(StringComparer.Ordinal),
             [.. _vcpus.Select(vcpu => vcpu.GetState())]);
         _saved = (state, [.. _vcpus.Select(vcpu => vcpu.TakePlace())]);
+        Rebuilding?.Invoke();
         return state;
     }
 
@@ -172,6 +177,7 @@ public sealed class ScriptedMachine : IMachine, IMachineClock
     public void Reset()
     {
         Resets++;
+        Rebuilding?.Invoke();
         foreach (var vcpu in _vcpus) vcpu.Reset(ScriptOf(vcpu.Id));
     }
 

@@ -115,13 +115,20 @@ public sealed class ScriptedVcpu : IVcpu
         return _guest!.MoveNext() ? _guest.Current : VcpuExitKind.Halted;
     }
 
-    public VcpuState GetState() => ScriptedState.Of(_stay switch
+    /// <summary>Called by <see cref="GetState"/>, on its thread.</summary>
+    public Action? Asked { get; set; }
+
+    public VcpuState GetState()
     {
-        WaitsForInit => VcpuActivity.WaitForInit,
-        VcpuExitKind.None when Id != 0 && _retired == 0 => VcpuActivity.WaitForInit, // as at reset: its script has not begun
-        VcpuExitKind.Halted or WaitsForInterrupt => VcpuActivity.Halted,
-        _ => VcpuActivity.Running,
-    }, interruptsOn: _stay != VcpuExitKind.Halted);
+        Asked?.Invoke();
+        return ScriptedState.Of(_stay switch
+        {
+            WaitsForInit => VcpuActivity.WaitForInit,
+            VcpuExitKind.None when Id != 0 && _retired == 0 => VcpuActivity.WaitForInit, // as at reset: its script has not begun
+            VcpuExitKind.Halted or WaitsForInterrupt => VcpuActivity.Halted,
+            _ => VcpuActivity.Running,
+        }, interruptsOn: _stay != VcpuExitKind.Halted);
+    }
 
     public void SetState(VcpuState state) { }
 

@@ -25,12 +25,13 @@ public static class GuestCode
         c.ReportEax();
     }
 
-    /// <summary>Ends the run.</summary>
+    /// <summary>Ends the run. A whole VM stays to be looked at: with interrupts off its halt would be for good, and end it.</summary>
     public static void Done(this Assembler c)
     {
         c.@out((byte)GuestLayout.DonePort, al);
         var here = c.CreateLabel();
         c.Label(ref here);
+        c.sti();
         c.hlt();
         c.jmp(here);
     }

@@ -17,7 +17,7 @@ public sealed class TinyVm : IAsyncDisposable, IGuestLoader, IExitHandler, IByte
     // And what a busy machine makes wait is waited for.
     private const string Settings = """
         akka.loglevel = OFF
-        actorvmm.supervision { max-retries = 1000, within = 1s }
+        actorvmm.supervision { max-retries = 1000, within = 100ms }
         actorvmm.reply-deadline = 600s
         actorvmm.inspect-deadline = 60s
         """;

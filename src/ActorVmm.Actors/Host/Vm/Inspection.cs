@@ -13,10 +13,13 @@ internal static class Inspection
         return new UnitProtocol.Inspected(new InspectNode(name, values ?? new Dictionary<string, string>(StringComparer.Ordinal), nodes));
     }
 
+    /// <summary>How many messages wait for an actor; null for a reference that has no mailbox here. Any thread.</summary>
+    public static int? Depth(IActorRef unit) => unit is ActorRefWithCell { Underlying: { } cell } ? cell.NumberOfMessages : null;
+
     private static async Task<InspectNode> AskAsync(IActorRef unit, TimeSpan deadline)
     {
         // Looked at before the question joins the queue. A device counts by itself, from within.
-        var waiting = unit is ActorRefWithCell { Underlying: { } cell } ? cell.NumberOfMessages : (int?)null;
+        var waiting = Depth(unit);
         try
         {
             var answer = await unit.Ask<UnitProtocol.Inspected>(UnitProtocol.Inspect.Instance, deadline).ConfigureAwait(false);

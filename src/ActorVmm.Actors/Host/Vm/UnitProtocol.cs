@@ -40,9 +40,13 @@ public static class UnitProtocol
 /// <param name="Children">The units below.</param>
 public sealed record InspectNode(string Name, IReadOnlyDictionary<string, string> Values, IReadOnlyList<InspectNode>? Children = null)
 {
+    private const string State = "state", NoAnswer = "unresolved";
+
     /// <summary>A unit that did not answer in time.</summary>
-    public static InspectNode Unresolved(string name) =>
-        new(name, new Dictionary<string, string>(StringComparer.Ordinal) { ["state"] = "unresolved" });
+    public static InspectNode Unresolved(string name) => new(name, new Dictionary<string, string>(StringComparer.Ordinal) { [State] = NoAnswer });
+
+    /// <summary>It did not answer in time: what is below it is not known.</summary>
+    public bool IsUnresolved => Children is null && Values.TryGetValue(State, out var state) && state == NoAnswer;
 
     /// <summary>The tree as indented lines.</summary>
     public override string ToString()

@@ -16,7 +16,7 @@ internal sealed partial class VmActor
     private VmProtocol.Pulse? _pulse;
     private MachineState? _savedMachine;
     private bool _runsAfterPulse;
-    private bool _refusesPulse;
+    private bool _settling;
     private long _pulseBegan;
 
     private void OnPulse(VmProtocol.Pulse pulse)
@@ -24,44 +24,40 @@ internal sealed partial class VmActor
         _runsAfterPulse = string.Equals(_state, "running", StringComparison.Ordinal);
         _pulse = pulse;
         _pulseBegan = Stopwatch.GetTimestamp();
-        _refusesPulse = false;
         _saved.Clear();
         Quiesce("pulsing", SettleVcpus);
     }
 
-    /// <summary>Every instruction that waits for nothing but its completion is completed, on its vCPU's own thread.</summary>
+    /// <summary>Every instruction that has left the guest is ended, on its vCPU's own thread, once its device has answered.</summary>
     private void SettleVcpus()
     {
         if (_runsAfterPulse) _parts!.Machine.PauseClock();
+        _settling = true;
         AwaitUnits(_parts!.Machine.Vcpus.Count);
         EnterState("pulsing", Saving, unstash: false);
-        _vcpus.Tell(VcpuProtocol.GetState.Instance);
+        _vcpus.Tell(VcpuProtocol.Settle.Instance);
     }
 
     private void Saving(object message)
     {
         switch (message)
         {
-            case VcpuProtocol.StateIs state: OnSettled(state); break;
+            case VcpuProtocol.Settled settled: OnSettled(settled.Vcpu); break;
             case UnitProtocol.Saved saved: OnDeviceSaved(saved); break;
             case MachineSaved machine: _savedMachine = machine.State; ResetAll(); break;
             case WorkFailed failed: EndPulse(failed.Cause.Message); break;
+            case ControlOverdue when _settling: EndPulse($"a vCPU waits for a device that does not answer within {_settings.ControlDeadline}"); break;
             case ControlOverdue: EndPulse($"a unit did not save its state within {_settings.ControlDeadline}"); break;
             default: Interim(message); break;
         }
     }
 
-    private void OnSettled(VcpuProtocol.StateIs state)
+    private void OnSettled(int vcpu)
     {
-        _refusesPulse |= state.AwaitsReply;
-        if (!_awaited.Remove(state.Vcpu) || _awaited.Count > 0) return;
-        if (_refusesPulse)
-        {
-            EndPulse("a vCPU waits for a device that does not answer");
-            return;
-        }
-
+        if (!_awaited.Remove(vcpu) || _awaited.Count > 0) return;
+        _settling = false;
         AwaitUnits(_deviceCount);
+        _devices.Tell(DevicesProtocol.Freeze.Instance);
         _devices.Tell(UnitProtocol.Save.Instance);
     }
 
@@ -124,6 +120,7 @@ internal sealed partial class VmActor
         StopDeadline();
         _savedMachine = null;
         _alarms!.Rearm();
+        _devices.Tell(DevicesProtocol.Thaw.Instance);
         if (_runsAfterPulse)
         {
             _parts!.Machine.ResumeClock();

@@ -11,6 +11,7 @@ using ActorVmm.Actors.Settings;
 using ActorVmm.Backends.Polling;
 using ActorVmm.Devices.Faults;
 using ActorVmm.Devices.Power;
+using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Actors.Host.Vm;
 
@@ -20,6 +21,8 @@ namespace ActorVmm.Actors.Host.Vm;
 /// </summary>
 internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWithTimers
 {
+    private const int ControlTicks = 10;
+
     private readonly VmRun _run;
     private readonly ActorSettings _settings;
     private readonly ILoggingAdapter _log = Context.GetLogger();
@@ -46,6 +49,8 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private string _stopDetail = "";
     private string _state = "building";
     private Task _work = Task.CompletedTask;
+    private TimeSpan _controlTick;
+    private int _controlTicks;
 
     public static Props Props(VmRun run, ActorSettings settings) => Made.By(() => new VmActor(run, settings));
 
@@ -307,7 +312,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private void OnBusReady()
     {
         var links = new VcpuLinks(Self, _bus, _alarms!, _flag, _settings.ReplyDeadline, _run.Gauges,
-            Alone: _parts!.Machine.Vcpus.Count == 1);
+            Alone: _parts!.Machine.Vcpus.Count == 1, Exact: _run.Spec.Clock == ClockMode.Virtual);
         _vcpus = Context.ActorOf(VcpusSupervisor.Props(_parts!.Machine.Vcpus, links, _settings.InspectDeadline), "vcpus");
         _events = Context.ActorOf(EventsActor.Props(_run.Console.Input, _serial, _poller), "events");
         Await(_parts.Machine.Vcpus.Count + 1, then: OnAllStarted);
@@ -329,6 +334,13 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private void OnAllStarted()
     {
         _log.Info("{0} runs: {1} MiB, {2} vCPU, {3}", _run.Spec.Name, _run.Spec.MemoryMib, _run.Spec.Vcpus, _run.Hypervisor.Name);
+        if (_run.Spec.Clock == ClockMode.Virtual)
+        {
+            foreach (var net in _run.Spec.Nets.Where(static net => net.Backend.HasOutside))
+                _log.Warning("network interface {0} leads outside of this process: what comes from there comes when it comes, and a run with it "
+                    + "does not repeat", net.Id);
+        }
+
         BecomeRunning();
         _run.Started.TrySetResult(new VmHandle(_run, Self));
     }
@@ -645,11 +657,26 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
         if (unstash) Stash.UnstashAll();
     }
 
-    private void EnterState(string state, Action<object> behaviour, bool unstash = true) =>
-        EnterState(state, message => { behaviour(message); return true; }, unstash);
+    private void EnterState(string state, Action<object> behaviour, bool unstash = true) => EnterState(state, message =>
+    {
+        if (message is ControlTick) OnControlTick(behaviour);
+        else behaviour(message);
+        return true;
+    }, unstash);
 
-    private void StartDeadline(TimeSpan? deadline = null) =>
-        Timers.StartSingleTimer("control", ControlOverdue.Instance, deadline ?? _settings.ControlDeadline);
+    /// <summary>A deadline passes in pieces: a process that was stopped for a while finds one of them over, and not the deadline.</summary>
+    private void StartDeadline(TimeSpan? deadline = null)
+    {
+        _controlTicks = ControlTicks;
+        _controlTick = (deadline ?? _settings.ControlDeadline) / ControlTicks;
+        Timers.StartSingleTimer("control", ControlTick.Instance, _controlTick);
+    }
+
+    private void OnControlTick(Action<object> behaviour)
+    {
+        if (--_controlTicks == 0) behaviour(ControlOverdue.Instance);
+        else Timers.StartSingleTimer("control", ControlTick.Instance, _controlTick);
+    }
 
     private void StopDeadline() => Timers.Cancel("control");
 
@@ -675,4 +702,5 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private sealed record Reloaded { public static readonly Reloaded Instance = new(); }
     private sealed record UnitLost(string Unit, Exception Cause);
     private sealed record ControlOverdue { public static readonly ControlOverdue Instance = new(); }
+    private sealed record ControlTick { public static readonly ControlTick Instance = new(); }
 }

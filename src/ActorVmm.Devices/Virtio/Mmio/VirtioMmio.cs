@@ -95,6 +95,8 @@ public sealed partial class VirtioMmio : IBusDevice, IDeviceState<VirtioRegister
             if (value.ConfigSignals != _ledger.ConfigSignals) _registers.Interrupt |= InterruptCause.ConfigChange;
             _active = false;
             _resumeDue = Has(DeviceStatus.DriverOk);
+            // Now and not only in Resume: the driver's next step may be a reset, over which some of it lasts (an entropy stream's position).
+            if (_resumeDue && _ledger.HasDeviceState) _ = _type.RestoreState(_ledger.DeviceState);
             DriveLine();
         }
     }

@@ -206,8 +206,14 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
     public void Advance(ulong nanoseconds)
     {
         if (_port is null) return;
-        if (_transmitLimiter.Deadline is { } send && send <= nanoseconds)
+        // A deadline that has come is gone: what still has to wait sets another. What waited may be nobody's any more (its queue was broken
+        // or reset, the cable is out), and a deadline that stayed would be due for ever.
+        if (_receiveLimiter.Deadline <= nanoseconds) _receiveLimiter.Forget();
+        if (_transmitLimiter.Deadline <= nanoseconds)
+        {
+            _transmitLimiter.Forget();
             foreach (var queue in _transmit.AsSpan(0, _state.Pairs)) queue.Serve();
+        }
         Receive();
         KeepLimits();
     }
@@ -217,6 +223,7 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
     {
         _state.ReceiveLimiter = _receiveLimiter.State;
         _state.TransmitLimiter = _transmitLimiter.State;
+        _state.LinkShown = _linkShown ? (byte)1 : (byte)0;
         MemoryMarshal.Write(into, in _state);
     }
 
@@ -228,6 +235,7 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
         _state = state;
         _receiveLimiter.State = state.ReceiveLimiter;
         _transmitLimiter.State = state.TransmitLimiter;
+        _linkShown = state.LinkShown != 0; // what the driver knows; the cable may have been moved while nobody was here
         return true;
     }
 
@@ -289,6 +297,7 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
         if (up == _linkShown) return;
         _linkShown = up;
         if (Has(NetFeatures.Status)) _port!.ConfigChanged();
+        _port!.StateChanged(); // only now: a failure in between says it once more
     }
 
     private void TakeLimits()
@@ -315,7 +324,7 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
     {
         public MacAddress Mac;
         public int Pairs;
-        public byte Active;
+        public byte Active, LinkShown;
         public PacketOffloads Offloads;
         public ReceiveFilter Filter;
         public RateLimiterState ReceiveLimiter, TransmitLimiter;

@@ -131,6 +131,12 @@ internal sealed class ReceiveQueue
         var need = _device.InBuffers(_pair).Left;
         if (need > 0 && !Gather(need)) return; // no buffer yet
         _resumed = true;
+        FinishBefore();
+        for (var i = 0; i < _heldCount; i++) Queue.Waits(_held[i].Chain);
+    }
+
+    private void FinishBefore()
+    {
         var before = _device.InBuffers(_pair);
         _device.InBuffers(_pair) = default;
         // A buffer that comes for the first time has nothing in it: then all of the packet's had been completed.
@@ -209,6 +215,7 @@ internal sealed class ReceiveQueue
         _held[_heldCount++] = new Held { Chain = chain, Pieces = count - _pieceCount, Length = (int)length };
         _pieceCount = count;
         _capacity += length;
+        if (_resumed) Queue.Waits(chain); // before that, what a failed instance has received may lie in it
         return true;
     }
 

@@ -134,6 +134,16 @@ public sealed partial class VirtQueue
         return true;
     }
 
+    /// <summary>
+    /// A request that was taken now waits for something from outside (a buffer for its packet): an instance that fails meanwhile has not
+    /// failed on it, however often that happens.
+    /// </summary>
+    public void Waits(DescriptorChain chain)
+    {
+        ArgumentNullException.ThrowIfNull(chain);
+        if (IsInFlight(chain.Id)) _ledger.At(chain.Head).Attempts = 1;
+    }
+
     public override string ToString() => Fault == QueueFault.None
         ? $"queue {Index}: size {Size}, ready {_ledger.Setup.Ready}, taken {_ledger.Taken}, answered {_ledger.Answered}, " +
           $"published {_ledger.Published}, in flight {InFlight}"

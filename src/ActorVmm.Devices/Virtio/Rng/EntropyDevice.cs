@@ -79,12 +79,12 @@ public sealed class EntropyDevice : IVirtioDevice, ITimedDevice
     public void Reset()
     {
         _port = null;
-        _limiter.Forget();
+        NothingWaits();
         // The stream goes on: a driver that resets its device does not get the same bytes again.
     }
 
     /// <inheritdoc/>
-    public void OnQueueReset(int index) => _limiter.Forget();
+    public void OnQueueReset(int index) => NothingWaits();
 
     /// <inheritdoc/>
     public void OnNotify(int index) => Serve();
@@ -139,6 +139,14 @@ public sealed class EntropyDevice : IVirtioDevice, ITimedDevice
             port.StateChanged();
             queue.Complete(chain, (uint)count);
         }
+        // Empty, or broken by its driver while a request waited: a deadline that stayed would be due for ever.
+        NothingWaits();
+    }
+
+    private void NothingWaits()
+    {
+        _limiter.Forget();
+        _starvedUntil = null;
     }
 
     private void Fill(DescriptorChain chain, int count)

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using ActorVmm.Devices.Virtio.Mmio;
 using ActorVmm.Devices.Virtio.Net;
 using ActorVmm.Devices.Virtio.Queue;
 using ActorVmm.Testing.Virtio;
@@ -58,5 +59,49 @@ public sealed class NetCrashTests
         // One publication and one interrupt may be all that there is.
         var once = point is CrashPoint.ElementsWritten or CrashPoint.IndexPublished or CrashPoint.PublicationRecorded or CrashPoint.InterruptDecided;
         Assert.True(crash.Crashes == 1 || (once && after > 0), $"{point} was not reached {after + 1} times");
+    }
+
+    /// <summary>What the driver was told last outlives the device: a fresh one compares with it, and not with what is.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_cable_that_is_moved_while_the_device_fails_is_noticed_by_the_driver(bool up)
+    {
+        using var net = new NetRig().Start();
+        net.Control.SetPlugged(!up);
+        net.Backend();
+        Assert.Equal(up ? InterruptCause.ConfigChange : InterruptCause.None, net.Driver.HandleInterrupt());
+        net.Control.SetPlugged(up);
+        net.Rig.Restart(); // with the bell unheard
+        net.Backend();
+        Assert.Equal(InterruptCause.ConfigChange, net.Driver.HandleInterrupt());
+        Assert.Equal(up ? 1 : 0, net.Driver.ReadConfig(6, 1)[0]);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Buffers_that_wait_for_packets_are_not_held_against_by_failures_meanwhile(bool merge)
+    {
+        using var net = new NetRig().Start(NetFeatures.Mac | NetFeatures.Status | (merge ? NetFeatures.MergeBuffers : 0), size: 64);
+        var buffers = net.Post(8, 2048);
+        for (var turn = 0; turn < 5; turn++)
+        {
+            net.Rig.Restart();
+            net.Backend();
+            Assert.False(net.Rig.Ledger.IsRepeating); // nobody tries anything for the second time
+        }
+
+        Assert.Empty(net.Rx.Collect());
+        for (var turn = 0; turn < 5; turn++)
+        {
+            net.Packets.Arrive(NetRig.Frame(60 + turn));
+            net.Backend();
+            Assert.Equal(NetRig.Frame(60 + turn), net.Driver.Bytes(buffers[turn])[PacketHeader.Length..(PacketHeader.Length + 60 + turn)]);
+            Assert.Equal((uint)(PacketHeader.Length + 60 + turn), Assert.Single(net.Rx.Collect()).Written);
+            net.Rig.Restart();
+        }
+
+        Assert.Equal(0, net[NetCounter.Suspect]);
     }
 }

@@ -501,6 +501,24 @@ public sealed class NetDeviceTests
         Assert.Equal(60 + 14 + 12, rig.Packets.Sent[^1].Bytes.Length);
     }
 
+    [Fact]
+    public void What_waits_for_its_time_and_is_nobodys_any_more_leaves_no_deadline()
+    {
+        var onePerSecond = new RateLimiterSpec(default, new TokenBucketSpec(1, 0, 1000));
+        using var rig = new NetRig(new NetOptions { Mac = NetRig.Mac, TransmitLimits = onePerSecond, ReceiveLimits = onePerSecond });
+        rig.Start();
+        rig.Post(4, 2000);
+        for (var i = 0; i < 2; i++) rig.Packets.Arrive(NetRig.Frame(60));
+        for (var i = 0; i < 2; i++) rig.Send(NetRig.Packet(NetRig.Frame(60)));
+        rig.Backend();
+        Assert.Equal(1_000_000_000ul, rig.Rig.Mmio.Deadline);
+        rig.Control.SetPlugged(false); // what waits is dropped, in both directions
+        rig.Clock.Nanoseconds = 1_000_000_000;
+        rig.Rig.Mmio.Advance(rig.Clock.Nanoseconds);
+        Assert.Equal(2, rig[NetCounter.LinkDown]);
+        Assert.True(rig.Rig.Mmio.Deadline is not { } next || next > rig.Clock.Nanoseconds); // else the alarm would ring for it for ever
+    }
+
     [Theory]
     [InlineData(0ul)]
     [InlineData(NetFeatures.MergeBuffers)]

@@ -1,6 +1,8 @@
 using ActorVmm.Devices.Virtio;
 using ActorVmm.Devices.Virtio.Mmio;
+using ActorVmm.Devices.Virtio.Queue;
 using ActorVmm.Devices.Virtio.Rng;
+using ActorVmm.Memory;
 using ActorVmm.Testing.Devices;
 using ActorVmm.Testing.Virtio;
 using Xunit;
@@ -126,6 +128,23 @@ public sealed class EntropyDeviceTests : IDisposable
         Rig.Driver.Rings[0].Add(Rig.Driver.Writable(1000 - 96 + 1));
         Rig.Driver.Kick(0);
         Assert.Empty(Rig.Driver.Rings[0].Collect());
+    }
+
+    [Fact]
+    public void A_request_that_waits_in_a_queue_that_is_then_broken_leaves_no_deadline()
+    {
+        _limits = new RateLimiterSpec(new TokenBucketSpec(Size: 100, OneTimeBurst: 0, RefillMilliseconds: 10), TokenBucketSpec.Off);
+        Rig.Driver.Start();
+        var ring = Rig.Driver.Rings[0];
+        ring.Add(Rig.Driver.Writable(100));
+        var waiting = ring.Add(Rig.Driver.Writable(100));
+        Rig.Driver.Kick(0);
+        Assert.Equal(10_000_000UL, Rig.Mmio.Deadline);
+        ring.SetDescriptor(waiting, new GuestAddress(1UL << 40), 100, GuestRing.Write, 0);
+        _clock.Nanoseconds = 10_000_000;
+        Rig.Mmio.Advance(_clock.Nanoseconds);
+        Assert.Equal(QueueFault.BufferOutsideRam, Rig.Mmio.Queue(0).Fault);
+        Assert.Null(Rig.Mmio.Deadline); // else the machine's alarm would ring for it for ever
     }
 
     [Fact]

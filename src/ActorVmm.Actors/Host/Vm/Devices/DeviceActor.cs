@@ -78,6 +78,7 @@ public abstract class DeviceActor<TState> : UntypedActor
         if (_turn.IsFenced) return; // the slot is another's
         Slot.SetDeadline(null);
         while (Slot.Stalled?.TryDequeue(out var waiting) == true) (waiting.Message as ISyncExit)?.Undeliverable();
+        while (Slot.Frozen?.TryDequeue(out var waiting) == true) (waiting.Message as ISyncExit)?.Undeliverable();
         AnswerStored();
         // Stopped for good: what is still owed is answered as an empty slot would.
         Slot.Owed?.CompleteOpenBus(AccessOutcome.Faulted);
@@ -87,9 +88,16 @@ public abstract class DeviceActor<TState> : UntypedActor
     /// <inheritdoc/>
     protected override bool AroundReceive(Receive receive, object message)
     {
-        if (FaultHooks.Compiled && _slot.Faults is { } faults && Stalls(faults, receive, message)) return true;
+        var faults = FaultHooks.Compiled ? _slot.Faults : null;
+        if (faults is not null && Stalls(faults, receive, message)) return true;
+        if (_slot.Frozen is { } frozen && !_turn.IsFenced && !PassesFrozen(message))
+        {
+            frozen.Enqueue((message, Sender));
+            return true;
+        }
+
         if (_slot.Owed is not null && !_turn.IsFenced) RepayFirst(receive, message);
-        return message is Redeliver || Handle(receive, message);
+        return message is Redeliver || (faults is null ? Handle<NoHooks>(receive, message) : Handle<Hooks>(receive, message));
     }
 
     /// <inheritdoc/>
@@ -99,6 +107,8 @@ public abstract class DeviceActor<TState> : UntypedActor
         {
             case AlarmRang: OnAlarm(); break;
             case BackendOverdue overdue: throw overdue.Cause; // a failure like another: the next instance begins what is under way again
+            case DevicesProtocol.Freeze: Slot.Frozen ??= new Queue<(object Message, IActorRef Sender)>(); break;
+            case DevicesProtocol.Thaw: OnThaw(); break;
             case UnitProtocol.Start or UnitProtocol.Stop: Sender.Tell(new UnitProtocol.Done(Slot.Name)); break;
             case UnitProtocol.Reset: OnReset(); break;
             case UnitProtocol.Save: Sender.Tell(new UnitProtocol.Saved(Slot.Name, _checkpoint.Last)); break;
@@ -152,6 +162,21 @@ public abstract class DeviceActor<TState> : UntypedActor
             $"a {restore.State?.GetType().Name ?? "missing state"} is not the state of {Slot.Name}"));
     }
 
+    // ---- Between being saved and being restored.
+
+    /// <summary>True between <see cref="DevicesProtocol.Freeze"/> and <see cref="DevicesProtocol.Thaw"/>: nothing is taken from outside.</summary>
+    protected bool IsFrozen => _slot.Frozen is not null;
+
+    private static bool PassesFrozen(object message) => message is DevicesProtocol.Freeze or DevicesProtocol.Thaw or BackendOverdue or Redeliver
+        || message.GetType().DeclaringType == typeof(UnitProtocol);
+
+    private void OnThaw()
+    {
+        var waiting = Slot.Frozen;
+        Slot.Frozen = null;
+        while (waiting?.TryDequeue(out var next) == true) Self.Tell(next.Message, next.Sender);
+    }
+
     private InspectNode Inspect()
     {
         var values = new SortedDictionary<string, string>(StringComparer.Ordinal)
@@ -175,7 +200,8 @@ public abstract class DeviceActor<TState> : UntypedActor
         Slot.Owed = null;
         try
         {
-            Handle(receive, owed);
+            if (FaultHooks.Compiled && _slot.Faults is not null) Handle<Hooks>(receive, owed);
+            else Handle<NoHooks>(receive, owed);
         }
         catch
         {
@@ -185,12 +211,16 @@ public abstract class DeviceActor<TState> : UntypedActor
         }
     }
 
-    private bool Handle(Receive receive, object message)
+    /// <summary>
+    /// One message. Where no plan concerns the device the hooks are not in the machine code at all: what they keep across the handler would
+    /// cost each exit more than asking for them does.
+    /// </summary>
+    private bool Handle<THooks>(Receive receive, object message) where THooks : struct, IHooks
     {
         var access = message as BusAccess;
         ulong answer = 0; // leaves last, after the effects
         if (_turn.IsFenced) return true;
-        var faults = FaultHooks.Compiled && _slot.Faults is { } armed && HandlerFaults.Concerns(message) ? armed : null;
+        var faults = THooks.Are && _slot.Faults is { } armed && HandlerFaults.Concerns(message) ? armed : null;
         var stored = false;
         _turn.Enter();
         try
@@ -314,6 +344,13 @@ public abstract class DeviceActor<TState> : UntypedActor
         if (BitOperations.IsPow2(_effects.FailureCount))
             Log.Warning("an effect of {0} failed (so far {1}): {2}", Slot.Name, _effects.FailureCount, _effects.LastFailure.Message);
     }
+
+    /// <summary>Whether a plan may concern the device; known when the code is compiled.</summary>
+    private interface IHooks { static abstract bool Are { get; } }
+
+    private readonly struct NoHooks : IHooks { public static bool Are => false; }
+
+    private readonly struct Hooks : IHooks { public static bool Are => true; }
 
     /// <summary>A mailbox that stood still is served again.</summary>
     private sealed record StallOver { public static readonly StallOver Instance = new(); }

@@ -90,6 +90,9 @@ public sealed class DeviceSlot
     /// <summary>Messages that wait while the mailbox stands still; null where it does not.</summary>
     internal Queue<(object Message, IActorRef Sender)>? Stalled { get; set; }
 
+    /// <summary>Messages that wait while the device is frozen; null where it is not.</summary>
+    internal Queue<(object Message, IActorRef Sender)>? Frozen { get; set; }
+
     /// <summary>An access that failed once: it is the first message that the restarted device handles.</summary>
     internal BusAccess? Owed { get; set; }
 

@@ -34,6 +34,16 @@ public static class DevicesProtocol
     /// </summary>
     public sealed record RestoreDevice(string Device, object? State);
 
+    /// <summary>
+    /// Command, before the devices are saved to be reset and restored: each answers the commands of its life cycle and keeps everything else
+    /// for <see cref="Thaw"/>. What came from outside in between would be undone by the restore, although the guest's memory, or the one
+    /// who typed, knows of it.
+    /// </summary>
+    public sealed record Freeze { public static readonly Freeze Instance = new(); }
+
+    /// <summary>Command: what came since <see cref="Freeze"/> is handled, in its order.</summary>
+    public sealed record Thaw { public static readonly Thaw Instance = new(); }
+
     /// <summary>Command: somebody presses a key that asks the guest to end in order.</summary>
     public sealed record Press(PowerKey Key);
 

@@ -79,6 +79,9 @@ public sealed class DevicesSupervisor : UntypedActor
             case UnitProtocol.Restore:
                 Sender.Tell(new UnitProtocol.Done(Self.Path.Name, "the devices have states of their own: each is restored by its name"));
                 break;
+            case DevicesProtocol.Freeze or DevicesProtocol.Thaw:
+                foreach (var device in Plugged()) device.Actor.Tell(message);
+                break;
             case DevicesProtocol.RestoreDevice restore: OnRestore(restore); break;
             case DevicesProtocol.Press press when _devices.TryGetValue(press.Key.DeviceName(), out var pressed):
                 pressed.Actor.Tell(press);

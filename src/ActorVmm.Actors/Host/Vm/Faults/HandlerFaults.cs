@@ -1,4 +1,5 @@
 using ActorVmm.Actors.Host.Vm.Bus;
+using ActorVmm.Actors.Host.Vm.Devices;
 using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 using ActorVmm.Devices.Faults;
 using ActorVmm.Devices.Virtio.Queue;
@@ -24,7 +25,8 @@ internal sealed class HandlerFaults(FaultSite site, FaultSite mailbox, VmFaults 
     public Func<bool> Repeats { get; set; } = static () => false;
 
     /// <summary>Questions and commands of the VM itself are spared: they are not the device's work.</summary>
-    public static bool Concerns(object message) => message.GetType().DeclaringType != typeof(UnitProtocol);
+    public static bool Concerns(object message) => message.GetType().DeclaringType != typeof(UnitProtocol)
+        && message is not (DevicesProtocol.Freeze or DevicesProtocol.Thaw);
 
     /// <summary>A message has arrived: how long the mailbox stands still with it; null where it does not.</summary>
     public TimeSpan? Stall(object message)

@@ -34,6 +34,7 @@ public sealed partial class VcpuActor : UntypedActor
     private bool _tokenOut;
     private bool _runAfterReply;
     private bool _ringFirst;
+    private IActorRef? _settling;
     private long _exits;
     private long _parked;
     private long _overdueCount;
@@ -56,6 +57,7 @@ public sealed partial class VcpuActor : UntypedActor
         _context = _dispatcher.Context;
         _access = TakeSeat(seat);
         _context.Outstanding = () => !_access.IsDone;
+        _context.IsExact = links.Exact;
         _dispatcher.Gate.Attach(_vcpu);
         links.Meters?.Attach(_vcpu.Id, this);
     }
@@ -132,6 +134,7 @@ public sealed partial class VcpuActor : UntypedActor
             case ReplyOverdue overdue when ReferenceEquals(overdue.Access, _access): OnOverdue(); break;
             case ReplyOverdue: break;
             case VcpuProtocol.AskAgain again when again.Device.Equals(_access.Target): AskAgain(); break;
+            case VcpuProtocol.Settle: _settling = Sender; break; // what the answer leads to settles it
             case VcpuProtocol.Resume: ResumeWaiting(); break;
             case VcpuProtocol.Pause: PauseWaiting(); Sender.Tell(new VcpuProtocol.Paused(_vcpu.Id)); break;
             default: Always(message); break;
@@ -149,7 +152,8 @@ public sealed partial class VcpuActor : UntypedActor
             case VcpuProtocol.Slow slow: OnSlow(slow); break;
             case HoldOver: OnHoldOver(); break;
             case SlowTurn turn: OnSlowTurn(turn); break;
-            case VcpuProtocol.GetState: Sender.Tell(new VcpuProtocol.StateIs(_vcpu.Id, TakeState(), AwaitsReply)); break;
+            case VcpuProtocol.GetState: Sender.Tell(new VcpuProtocol.StateIs(_vcpu.Id, TakeState(), IsWaiting)); break;
+            case VcpuProtocol.Settle: _settling = Sender; Settle(); break;
             case UnitProtocol.Inspect: Sender.Tell(new UnitProtocol.Inspected(Inspect())); break;
             case UnitProtocol.Reset: OnReset(); break;
             case UnitProtocol.Save: Sender.Tell(new UnitProtocol.Saved(Self.Path.Name, State: null)); break; // saved with its machine
@@ -296,8 +300,14 @@ public sealed partial class VcpuActor : UntypedActor
 
     private void Continue()
     {
-        if (_runAfterReply) BecomeRunning();
-        else BecomePaused();
+        if (_runAfterReply)
+        {
+            BecomeRunning();
+            return;
+        }
+
+        BecomePaused();
+        Settle();
     }
 
     private void PauseWaiting()
@@ -309,6 +319,7 @@ public sealed partial class VcpuActor : UntypedActor
     private void ResumeWaiting()
     {
         if (_runAfterReply) return;
+        _settling = null;
         _runAfterReply = true;
         StartOverdue();
     }
@@ -361,11 +372,15 @@ public sealed partial class VcpuActor : UntypedActor
 
     private bool AwaitsReply => !_access.IsDone;
 
+    /// <summary>A device has yet to answer, or has, and the word of it is still under way.</summary>
+    private bool IsWaiting => string.Equals(_state, "awaiting-reply", StringComparison.Ordinal);
+
     // ---- The rest.
 
     private void BecomeRunning()
     {
         _state = "running";
+        _settling = null;
         Become(Running);
         if (!_tokenOut && _holds == 0) TellToken();
     }
@@ -388,19 +403,37 @@ public sealed partial class VcpuActor : UntypedActor
     /// </summary>
     private VcpuState TakeState()
     {
-        while (!AwaitsReply && _vcpu.CompletePending() is var kind and not VcpuExitKind.None)
+        CompletePending();
+        return _vcpu.GetState();
+    }
+
+    private void CompletePending()
+    {
+        // The answer may be there already, and only the word of it not: the instruction must not be ended without it.
+        if (IsWaiting) return;
+        while (_vcpu.CompletePending() is var kind and not VcpuExitKind.None)
         {
             var paused = string.Equals(_state, "paused", StringComparison.Ordinal);
             if (Handle(kind)) continue;
-            if (AwaitsReply && paused) PauseWaiting();
+            if (IsWaiting && paused) PauseWaiting();
             break;
         }
-        return _vcpu.GetState();
+    }
+
+    /// <summary>Answers whoever wants the vCPU settled; where a device has yet to answer, its answer leads here again.</summary>
+    private void Settle()
+    {
+        if (_settling is not { } asker) return;
+        CompletePending();
+        if (IsWaiting) return;
+        _settling = null;
+        asker.Tell(new VcpuProtocol.Settled(_vcpu.Id));
     }
 
     private void OnReset()
     {
         if (AwaitsReply) GiveUpAccess();
+        _settling = null;
         BecomePaused();
         Sender.Tell(new UnitProtocol.Done(Self.Path.Name));
     }
@@ -470,5 +503,6 @@ public sealed partial class VcpuActor : UntypedActor
 /// <param name="ReplyDeadline">The longest wait for a device.</param>
 /// <param name="Meters">Where each vCPU can be found by whoever reads its counters; null where nobody does.</param>
 /// <param name="Alone">True where the machine has one vCPU.</param>
+/// <param name="Exact">True under virtual time: what happens is not to depend on the host's threads.</param>
 public sealed record VcpuLinks(IActorRef Vm, IActorRef Bus, AlarmClock Alarms, RunFlag Run, TimeSpan ReplyDeadline,
-    VmGauges? Meters = null, bool Alone = false);
+    VmGauges? Meters = null, bool Alone = false, bool Exact = false);

@@ -27,6 +27,15 @@ public static class VcpuProtocol
     /// <param name="AwaitsReply">An access waits for its device: the instruction that made it has not ended yet.</param>
     public sealed record StateIs(int Vcpu, VcpuState State, bool AwaitsReply);
 
+    /// <summary>
+    /// Command to a paused vCPU: end the instruction that left the guest. Answered by <see cref="Settled"/> once it owes nothing and nothing
+    /// is owed to it, which is when its device has answered; a vCPU that is resumed before answers never.
+    /// </summary>
+    public sealed record Settle { public static readonly Settle Instance = new(); }
+
+    /// <summary>Event: what the vCPU's state is now, it stays until it runs again.</summary>
+    public sealed record Settled(int Vcpu);
+
     /// <summary>Event: HLT with interrupts off; only INIT, NMI or a reset can wake it.</summary>
     public sealed record Halted(int Vcpu);
 

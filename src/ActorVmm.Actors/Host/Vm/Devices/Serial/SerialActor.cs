@@ -38,6 +38,7 @@ public sealed class SerialActor : DeviceActor<SerialState>
     /// <inheritdoc/>
     protected override void AfterMessage()
     {
+        if (IsFrozen) return; // a port that is reset and restored wants input in between, and would forget it
         while (_port.InputWanted is > 0 and var wanted && _input.Peek(wanted) is { Length: > 0 } bytes)
         {
             var taken = _port.Receive(bytes);

@@ -11,6 +11,9 @@ namespace ActorVmm.Actors.Host.Vm.Devices.Virtio;
 /// <summary>Makes the virtio devices that a <see cref="VmSpec"/> asks for.</summary>
 internal static class VirtioRack
 {
+    /// <summary>Largest request, in bytes, that a synchronous disk does on the vCPU's thread: its copy takes as long as waking another.</summary>
+    private const ulong MostInTurn = 128 << 10;
+
     public static IEnumerable<DeviceUnit> Of(VmSpec spec, DeviceParts parts) =>
         VirtioPlan.Of(spec).Select(place => place.Kind switch
         {
@@ -49,6 +52,8 @@ internal static class VirtioRack
             {
                 ReadOnly = wanted.ReadOnly, Direct = wanted.Direct, Writeback = wanted.Writeback, Id = wanted.Id,
                 Engine = spec.Clock == ClockMode.Virtual ? IoEngine.Sync : wanted.Engine,
+                // Under virtual time a completion belongs to the instruction that rang the doorbell.
+                MostInTurn = spec.Clock == ClockMode.Virtual ? ulong.MaxValue : MostInTurn,
                 // What the device does about a finished request is done by the thread that finished it.
                 Start = (number, run) => EventsActor.StartThread($"{wanted.Id} io{number}", run),
             });
