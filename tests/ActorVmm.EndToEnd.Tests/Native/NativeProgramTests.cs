@@ -96,7 +96,7 @@ public sealed class NativeProgramTests(NativeProgram native, ITestOutputHelper o
 
         using var document = JsonDocument.Parse(await http.GetStringAsync("/openapi/v1.json"));
         Assert.True(document.RootElement.GetProperty("paths").EnumerateObject().Count() > 15);
-        Assert.Contains("<html", await http.GetStringAsync("/"), StringComparison.OrdinalIgnoreCase);
+        Assert.Contains("<!doctype html>", await http.GetStringAsync("/"), StringComparison.OrdinalIgnoreCase);
         Assert.Contains("actorvmm_", await http.GetStringAsync("/metrics"), StringComparison.Ordinal);
         Assert.Contains("\"uptimeSeconds\"", await http.GetStringAsync("/host"), StringComparison.Ordinal);
         Assert.Contains("started", await http.GetStringAsync("/events"), StringComparison.Ordinal);
@@ -107,6 +107,15 @@ public sealed class NativeProgramTests(NativeProgram native, ITestOutputHelper o
         Assert.Equal(HttpStatusCode.OK, pulse.StatusCode);
         host.Signal("TERM");
         Assert.Equal(0, await host.EndAsync());
+    }
+
+    [SkippableFact]
+    public async Task Actors_that_crash_are_restarted_and_the_guest_sees_nothing()
+    {
+        Skip.If(native.WhyNot is not null, native.WhyNot);
+        var (code, said) = await NativeProgram.RunAsync(native.Path, s_long, "demo", "--crash", "--crashes", "20", "--hypervisor", "soft");
+        Assert.True(code == 0, said);
+        Assert.Contains("errors seen by the guest 0; 20 restarts; the guest ended by poweroff", said, StringComparison.Ordinal);
     }
 
     /// <summary>
