@@ -7,19 +7,18 @@ namespace ActorVmm.Hypervisor.Soft;
 internal sealed class SoftClock : IMachineClock, IClock
 {
     private readonly TimeProvider _host = TimeProvider.System;
-    private readonly Lock _gate = new();
+    private readonly Lock _gate = new(); // between those who change the reckoning; readers see one or the other whole
     private SoftCpu? _cpu;
-    private long _started;
-    private ulong _offset;
+    private ulong _skipped; // under virtual time
+    private HostReckoning _reckoning;
     private ulong _alarm = ulong.MaxValue;
-    private bool _paused;
 
     public SoftClock(MachineOptions options)
     {
         Mode = options.Clock;
         NanosecondsPerInstruction = options.VirtualNanosecondsPerInstruction;
         BootUnixNanoseconds = options.BootUnixNanoseconds;
-        _started = _host.GetTimestamp();
+        _reckoning = new HostReckoning(_host.GetTimestamp(), 0, Paused: false);
     }
 
     public ClockMode Mode { get; }
@@ -39,17 +38,19 @@ internal sealed class SoftClock : IMachineClock, IClock
     /// <summary>Machine time at a count of retired instructions (which the host clock ignores).</summary>
     public ulong NanosecondsAt(ulong retired)
     {
-        if (Mode == ClockMode.Virtual) return retired * NanosecondsPerInstruction + Volatile.Read(ref _offset);
-        return Volatile.Read(ref _paused) ? _offset : Running();
+        if (Mode == ClockMode.Virtual) return retired * NanosecondsPerInstruction + Volatile.Read(ref _skipped);
+        var reckoning = Volatile.Read(ref _reckoning);
+        return reckoning.Paused ? reckoning.Base : reckoning.Base + Since(reckoning.Since);
     }
 
-    private ulong Running() => _offset + (ulong)((Int128)(_host.GetTimestamp() - _started) * 1_000_000_000 / _host.TimestampFrequency);
+    private ulong Since(long timestamp) =>
+        (ulong)((Int128)(_host.GetTimestamp() - timestamp) * 1_000_000_000 / _host.TimestampFrequency);
 
     /// <summary>Virtual time jumps ahead while nothing runs.</summary>
     public void SkipTo(ulong nanoseconds, ulong retired)
     {
         var now = NanosecondsAt(retired);
-        if (nanoseconds > now) _offset += nanoseconds - now;
+        if (nanoseconds > now) _skipped += nanoseconds - now;
     }
 
     public void SetAlarm(ulong nanoseconds)
@@ -61,7 +62,11 @@ internal sealed class SoftClock : IMachineClock, IClock
     /// <inheritdoc/>
     public bool TryAdvance(ulong nanoseconds)
     {
-        lock (_gate) Volatile.Write(ref _offset, _offset + nanoseconds);
+        lock (_gate)
+        {
+            if (Mode == ClockMode.Virtual) Volatile.Write(ref _skipped, _skipped + nanoseconds);
+            else Volatile.Write(ref _reckoning, _reckoning with { Base = _reckoning.Base + nanoseconds });
+        }
         _cpu?.TimeChanged();
         return true;
     }
@@ -77,9 +82,8 @@ internal sealed class SoftClock : IMachineClock, IClock
     {
         lock (_gate)
         {
-            if (_paused || Mode == ClockMode.Virtual) return;
-            _offset = Running();
-            _paused = true;
+            if (_reckoning.Paused || Mode == ClockMode.Virtual) return;
+            Volatile.Write(ref _reckoning, _reckoning with { Base = NanosecondsAt(0), Paused = true });
         }
     }
 
@@ -87,9 +91,7 @@ internal sealed class SoftClock : IMachineClock, IClock
     {
         lock (_gate)
         {
-            if (!_paused) return;
-            _started = _host.GetTimestamp();
-            _paused = false;
+            if (_reckoning.Paused) Volatile.Write(ref _reckoning, _reckoning with { Since = _host.GetTimestamp(), Paused = false });
         }
     }
 
@@ -97,8 +99,13 @@ internal sealed class SoftClock : IMachineClock, IClock
     {
         lock (_gate)
         {
-            _started = _host.GetTimestamp();
-            _offset = Mode == ClockMode.Virtual ? unchecked(nanoseconds - (_cpu?.Elapsed ?? 0) * NanosecondsPerInstruction) : nanoseconds;
+            if (Mode == ClockMode.Virtual)
+                Volatile.Write(ref _skipped, unchecked(nanoseconds - (_cpu?.Elapsed ?? 0) * NanosecondsPerInstruction));
+            else
+                Volatile.Write(ref _reckoning, _reckoning with { Since = _host.GetTimestamp(), Base = nanoseconds });
         }
     }
+
+    /// <summary>Machine time by the host's clock: <paramref name="Base"/>, and where it is not paused what has passed since.</summary>
+    private sealed record HostReckoning(long Since, ulong Base, bool Paused);
 }

@@ -1,5 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using ActorVmm.Devices.Virtio.Block;
+using ActorVmm.Memory;
 
 namespace ActorVmm.Backends.Disks;
 
@@ -10,7 +11,7 @@ namespace ActorVmm.Backends.Disks;
 /// <param name="id">What GET_ID answers.</param>
 public sealed class MemoryDisk(int sectors, bool flushes = true, bool readOnly = false, string id = "memory") : IDisk
 {
-    private readonly byte[] _bytes = GC.AllocateArray<byte>(checked(sectors * DiskRequest.SectorSize), pinned: true);
+    private readonly byte[] _bytes = Zeroes(checked(sectors * DiskRequest.SectorSize));
     private ulong _sectors = (ulong)sectors;
 
     /// <summary>The content.</summary>
@@ -64,6 +65,14 @@ public sealed class MemoryDisk(int sectors, bool flushes = true, bool readOnly =
 
     /// <inheritdoc/>
     public void Abandon() { }
+
+    private static byte[] Zeroes(int count)
+    {
+        var bytes = GC.AllocateUninitializedArray<byte>(count, pinned: true);
+        HugePages.Ask(bytes);
+        Array.Clear(bytes);
+        return bytes;
+    }
 
     private DiskStatus Perform(DiskRequest request)
     {

@@ -69,11 +69,11 @@ internal sealed class KeptPacket
     /// <summary>Bytes of it; 0 where none waits.</summary>
     public int Length { get; set; }
 
-    /// <summary>Rings of the driver since its buffers last became more.</summary>
-    public int IdleRings { get; set; }
+    /// <summary>When it has waited long enough for more buffers, in nanoseconds of machine time; null where it does not wait for any.</summary>
+    public ulong? GiveUp { get; set; }
 
-    /// <summary>Bytes that the driver's buffers had when they were looked at last.</summary>
-    public long Room { get; set; }
+    /// <summary>No packet waits.</summary>
+    public void Clear() => (Length, GiveUp) = (0, null);
 }
 
 /// <summary>What a network device counts. Written by the device's thread, read by any.</summary>

@@ -77,11 +77,15 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
     public bool LinkUp => _control.Plugged && _packets.LinkUp;
 
     /// <inheritdoc/>
-    public ulong? Deadline => (_receiveLimiter.Deadline, _transmitLimiter.Deadline) switch
+    public ulong? Deadline
     {
-        ({ } receive, { } transmit) => Math.Min(receive, transmit),
-        var (receive, transmit) => receive ?? transmit,
-    };
+        get
+        {
+            var first = Math.Min(_receiveLimiter.Deadline ?? ulong.MaxValue, _transmitLimiter.Deadline ?? ulong.MaxValue);
+            foreach (var queue in _receive) first = Math.Min(first, queue.Deadline ?? ulong.MaxValue);
+            return first == ulong.MaxValue ? null : first;
+        }
+    }
 
     internal ref NetControl.Unfinished InBuffers(int pair) => ref _control.InBuffers[pair];
 
@@ -174,12 +178,11 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
         {
             _commands.Serve();
         }
-        else if (index / 2 < _options.Pairs)
+        else if (index % 2 != 0 && index / 2 < _options.Pairs)
         {
-            if (index % 2 == 0) _receive[index / 2].BuffersAdded();
-            else _transmit[index / 2].Serve();
+            _transmit[index / 2].Serve();
         }
-        // What was sent may have been answered at once, and nobody else says so.
+        // There may be buffers for what waits; and what was sent may have been answered at once, and nobody else says so.
         Receive();
         KeepLimits();
     }
@@ -209,6 +212,7 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
         // A deadline that has come is gone: what still has to wait sets another. What waited may be nobody's any more (its queue was broken
         // or reset, the cable is out), and a deadline that stayed would be due for ever.
         if (_receiveLimiter.Deadline <= nanoseconds) _receiveLimiter.Forget();
+        foreach (var queue in _receive) queue.Advance(nanoseconds);
         if (_transmitLimiter.Deadline <= nanoseconds)
         {
             _transmitLimiter.Forget();
@@ -243,6 +247,9 @@ public sealed class NetDevice : IVirtioDevice, ITimedDevice
     public override string ToString() =>
         $"{_state.Mac}, link {(LinkUp ? "up" : "down")}, {_state.Pairs} of {_options.Pairs} pairs; {Counters}; outside: "
         + string.Join(", ", _packets.Counters.Where(static counter => counter.Value != 0).Select(static counter => $"{counter.Key} {counter.Value}"));
+
+    /// <summary>Machine time, in nanoseconds.</summary>
+    internal ulong Now => _clock.Nanoseconds;
 
     internal bool MaySend(ulong bytes) => _transmitLimiter.TryTake(bytes, _clock.Nanoseconds);
 

@@ -13,8 +13,11 @@ internal sealed class ReceiveQueue
 {
     private const int BatchPackets = 64, BatchBytes = 512 << 10;
 
-    /// <summary>Rings that bring no buffers, after which a packet that waits for them is given up.</summary>
-    private const int MaxIdleRings = 8;
+    /// <summary>
+    /// How long a packet waits for buffers to be added to those that are held, in nanoseconds of machine time. A driver may not add any
+    /// before some of these are completed (Linux fills a queue up when half of 64 are gone), and then none would ever come.
+    /// </summary>
+    internal const ulong MaxWait = 10_000_000;
 
     /// <summary>Pieces at most: one is for the scratch.</summary>
     private const int MaxPieces = PacketLimits.MaxSegments - 1;
@@ -26,7 +29,6 @@ internal sealed class ReceiveQueue
     private readonly HostScratch _scratch = new(PacketLimits.MaxPacket);
     private int _heldCount, _pieceCount;
     private long _capacity;
-    private bool _fresh = true;
     private bool _resumed;
     private bool _continues; // of the packet in the buffers, the first ones are the driver's already
     private readonly KeptPacket _kept;
@@ -53,7 +55,7 @@ internal sealed class ReceiveQueue
     /// <summary>The driver's buffers are gone.</summary>
     public void Clear()
     {
-        _kept.Length = 0;
+        _kept.Clear();
         _heldCount = _pieceCount = 0;
         _continues = false;
         _device.InBuffers(_pair) = default;
@@ -61,12 +63,13 @@ internal sealed class ReceiveQueue
         Array.Clear(_held);
     }
 
-    /// <summary>The driver has rung: there may be room for what did not fit before.</summary>
-    public void BuffersAdded()
+    /// <summary>When a packet that waits for more buffers is given up, in machine time; null where none does.</summary>
+    public ulong? Deadline => _kept.GiveUp;
+
+    /// <summary>It is that late.</summary>
+    public void Advance(ulong nanoseconds)
     {
-        // A fresh instance is called for what was there before it, which is no ring.
-        if (_kept.Length > 0 && !_fresh) _kept.IdleRings++;
-        _fresh = false;
+        if (_kept.GiveUp <= nanoseconds) GiveUp();
     }
 
     /// <summary>Passes on what waits outside, as far as there are buffers, and as much as one message should.</summary>
@@ -117,7 +120,7 @@ internal sealed class ReceiveQueue
             }
             bytes += length;
             Note(0, length, isFirst: true);
-            _kept.Length = 0; // it lies in the buffers, where a next instance finds it
+            _kept.Clear(); // it lies in the buffers, where a next instance finds it
             Finish(length);
         }
     }
@@ -162,7 +165,7 @@ internal sealed class ReceiveQueue
         _device.InBuffers(_pair) = default;
         if (_kept.Length > 0)
         {
-            _kept.Length = 0;
+            _kept.Clear();
             _device.Counters.Add(NetCounter.LinkDown);
         }
         ReadOnlySpan<HostSegment> scratch = [_scratch.Segment];
@@ -262,20 +265,26 @@ internal sealed class ReceiveQueue
             at += part;
         }
         _kept.Length = length;
-        (_kept.Room, _kept.IdleRings) = (_capacity, 0);
     }
 
     /// <summary>Whether the buffers at hand take the packet that was kept; dropped where the driver's never will.</summary>
     private bool HasRoomForKept()
     {
-        if (_capacity >= _kept.Length) return true;
-        // A driver fills its queue little by little, with a ring each time; and what it added may have been taken before its ring is heard.
-        if (_capacity > _kept.Room) (_kept.Room, _kept.IdleRings) = (_capacity, 0);
-        if (Merge && _heldCount < Queue.Size && _pieceCount < MaxPieces / 2 && _kept.IdleRings < MaxIdleRings) return false;
-        _device.Counters.Add(NetCounter.ReceivedNoRoom);
-        _kept.Length = 0;
-        _device.Again();
+        if (_capacity >= _kept.Length)
+        {
+            _kept.GiveUp = null; // it may wait for the rate limit now, as long as that takes
+            return true;
+        }
+        if (Merge && _heldCount < Queue.Size && _pieceCount < MaxPieces / 2) _kept.GiveUp ??= _device.Now + MaxWait;
+        else GiveUp();
         return false;
+    }
+
+    private void GiveUp()
+    {
+        _kept.Clear();
+        _device.Counters.Add(NetCounter.ReceivedNoRoom);
+        _device.Again();
     }
 
     /// <summary>Copies the packet that was kept into the buffers.</summary>
