@@ -8,6 +8,7 @@ using Microsoft.AspNetCore.Hosting;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Routing;
 using Microsoft.AspNetCore.Server.Kestrel.Core;
+using Microsoft.AspNetCore.Server.Kestrel.Transport.Sockets;
 using Microsoft.Extensions.DependencyInjection;
 using Microsoft.Extensions.Hosting;
 using Microsoft.Extensions.Logging;
@@ -59,6 +60,8 @@ internal sealed class ApiServer : IAsyncDisposable
             if (listeners.TcpPort is { } port)
                 kestrel.Listen(IPAddress.Loopback, port, static listen => listen.Protocols = HttpProtocols.Http1);
         });
+        // A unix socket whose queue is full refuses at once (EAGAIN): room for as many as the host's kernel allows.
+        builder.Services.Configure<SocketTransportOptions>(static transport => transport.Backlog = 4096);
         builder.Services.AddRoutingCore();
         builder.Services.ConfigureHttpJsonOptions(static json => json.SerializerOptions.TypeInfoResolverChain.Insert(0, ApiJson.Default));
         builder.Services.AddOpenApi(static options => options.AddDocumentTransformer(static (document, _, _) =>

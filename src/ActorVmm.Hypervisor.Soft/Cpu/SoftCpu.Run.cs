@@ -12,6 +12,9 @@ internal sealed unsafe partial class SoftCpu
     /// <summary>The longest grant under virtual time.</summary>
     private const long VirtualSlice = 1_000_000;
 
+    /// <summary>Requests that a sleeping CPU gathers before it is woken to serve them.</summary>
+    private const int MaxQuietRequests = 256;
+
     private readonly BlockCache _blocks;
     private readonly ConcurrentQueue<CodeRequest> _requests = new();
     private readonly ManualResetEventSlim _wake = new(initialState: false, spinCount: 0);
@@ -68,11 +71,26 @@ internal sealed unsafe partial class SoftCpu
         if (_turns is { } turns && !turns.Holds(this)) turns.WakeHolder();
     }
 
+    /// <summary>
+    /// Makes the loop look before its next instruction. A CPU that sleeps in HLT is not woken for that, which would cost the sender more than
+    /// all of its own part, until much has come together.
+    /// </summary>
+    private void AttendBeforeNext()
+    {
+        if (_turns != null)
+        {
+            Attend();
+            return;
+        }
+        Interlocked.Exchange(ref _s->Attention, long.MinValue);
+        if (Volatile.Read(ref _inGuest) == 0 && _requests.Count >= MaxQuietRequests) _wake.Set();
+    }
+
     /// <summary>Asks to drop the blocks of a written range.</summary>
     public void PostInvalidate(ulong physical, int size)
     {
         _requests.Enqueue(new CodeRequest(physical, size, null));
-        Attend();
+        AttendBeforeNext();
     }
 
     /// <summary>Asks to drop write-TLB entries of a page that <paramref name="holder"/> translates code from.</summary>
@@ -81,10 +99,10 @@ internal sealed unsafe partial class SoftCpu
         // A CPU outside the guest serves this before its next instruction; one inside may still write through the old entry until then,
         // so the holder drops what it has translated of the page once that is over.
         _requests.Enqueue(new CodeRequest(page, 0, null));
-        Attend();
+        AttendBeforeNext();
         if (Volatile.Read(ref _inGuest) == 0) return;
         _requests.Enqueue(new CodeRequest(page, 0, holder));
-        Attend(); // again: the first request may have been served already
+        AttendBeforeNext(); // again: the first request may have been served already
     }
 
     // --- the loop ---

@@ -21,13 +21,13 @@ public sealed class ApiLoadTests(ITestOutputHelper output) : IDisposable
     public async Task A_thousand_clients_for_a_minute_see_no_error_and_leave_nothing_behind()
     {
         Skip.IfNot(Nightly.Wanted, Nightly.Reason);
-        await RunAsync(clients: 1000, TimeSpan.FromSeconds(60));
+        await RunAsync(clients: 1000, TimeSpan.FromSeconds(60), again: true);
     }
 
     [Fact]
     public Task Two_hundred_clients_with_twenty_calls_each_see_no_error() => RunAsync(clients: 200, time: null, calls: 20);
 
-    private async Task RunAsync(int clients, TimeSpan? time, int calls = int.MaxValue)
+    private async Task RunAsync(int clients, TimeSpan? time, int calls = int.MaxValue, bool again = false)
     {
         var kernel = Path.Combine(_here.FullName, "tiny");
         await File.WriteAllBytesAsync(kernel, HaltingKernel.Elf());
@@ -38,7 +38,7 @@ public sealed class ApiLoadTests(ITestOutputHelper output) : IDisposable
         await CallAllAsync(host, clients: 50, calls: 20, until: null); // what is made once is made, and code is compiled
         var before = await AtRestAsync(host, goal: null);
         var clock = Stopwatch.StartNew();
-        var (done, errors) = await CallAllAsync(host, clients, calls, time is { } span ? Stopwatch.GetTimestamp() + (long)(span.TotalSeconds * Stopwatch.Frequency) : null);
+        var (done, errors) = await CallAllAsync(host, clients, calls, End(time));
         var seconds = clock.Elapsed.TotalSeconds;
         var peak = Footprint.Of(host.Process.Id);
         var after = await AtRestAsync(host, goal: before);
@@ -48,6 +48,16 @@ public sealed class ApiLoadTests(ITestOutputHelper output) : IDisposable
         output.WriteLine($"when the last client has gone {peak}");
         output.WriteLine($"after {after}");
         Assert.Empty(errors);
+        if (again)
+        {
+            // The first time, the heap grows to what so many connections take; what a second time adds would be lost.
+            (_, errors) = await CallAllAsync(host, clients, calls, End(time));
+            var second = await AtRestAsync(host, goal: before);
+            output.WriteLine($"after as many once more {second}");
+            Assert.Empty(errors);
+            Assert.InRange(second.ResidentMib, 0, after.ResidentMib + 16);
+            after = second;
+        }
         Assert.True(done >= clients, $"{done} calls");
         // Connections are gone; a thread of the pool and what the collector has not yet given back may stay.
         Assert.InRange(after.Descriptors, 0, before.Descriptors + 4);
@@ -55,6 +65,9 @@ public sealed class ApiLoadTests(ITestOutputHelper output) : IDisposable
         host.Signal("TERM");
         Assert.Equal(0, await host.EndAsync());
     }
+
+    private static long? End(TimeSpan? time) =>
+        time is { } span ? Stopwatch.GetTimestamp() + (long)(span.TotalSeconds * Stopwatch.Frequency) : null;
 
     private static async Task<(long Done, List<string> Errors)> CallAllAsync(HostProcess host, int clients, int calls, long? until)
     {
