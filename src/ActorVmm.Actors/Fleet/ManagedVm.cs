@@ -10,6 +10,7 @@ namespace ActorVmm.Actors.Fleet;
 public sealed class ManagedVm
 {
     private readonly TaskCompletionSource _removed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly CancellationTokenSource _gone = new();
 
     internal ManagedVm(VmDefinition definition, VmStatus status)
     {
@@ -46,10 +47,19 @@ public sealed class ManagedVm
     /// <summary>Completes when the VM has been removed.</summary>
     public Task Removed => _removed.Task;
 
+    /// <summary>
+    /// Cancelled when the VM has been removed. For what ends before it, as a rule: unlike a continuation, a registration goes when it is
+    /// given back.
+    /// </summary>
+    public CancellationToken Gone => _gone.Token;
+
     internal IActorRef Keeper { get; set; } = ActorRefs.Nobody;
 
     /// <summary>Restarts in a row.</summary>
     internal int InARow { get; set; }
 
-    internal void MarkRemoved() => _removed.TrySetResult();
+    internal void MarkRemoved()
+    {
+        if (_removed.TrySetResult()) _ = _gone.CancelAsync();
+    }
 }

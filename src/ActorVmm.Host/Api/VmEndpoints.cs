@@ -227,14 +227,6 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
     }
 
     /// <summary>Ends when the request does, or when its VM is removed.</summary>
-    private static CancellationTokenSource EndsWith(HttpContext http, ManagedVm vm)
-    {
-        var ends = CancellationTokenSource.CreateLinkedTokenSource(http.RequestAborted);
-        _ = vm.Removed.ContinueWith(_ =>
-        {
-            try { ends.Cancel(); }
-            catch (ObjectDisposedException) { /* the request was over before */ }
-        }, TaskScheduler.Default);
-        return ends;
-    }
+    private static CancellationTokenSource EndsWith(HttpContext http, ManagedVm vm) =>
+        CancellationTokenSource.CreateLinkedTokenSource(http.RequestAborted, vm.Gone);
 }
