@@ -40,6 +40,7 @@ public sealed class AkkaVmHostFactory(Func<ActorSystem, Config, IVmHost> create)
     public IVmHost Create(Config settings, Serilog.ILogger log, bool verbose)
     {
         ArgumentNullException.ThrowIfNull(settings);
+        _ = NoAppConfig.Ensure();
         var services = new ServiceCollection()
             .AddLogging(logging => logging.SetMinimumLevel(Microsoft.Extensions.Logging.LogLevel.Trace).AddSerilog(log))
             .AddAkka(SystemName, akka => akka

@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using ActorVmm.Devices;
 using ActorVmm.Devices.Chipset;
 using ActorVmm.Hypervisor.Soft.Cpu;
@@ -25,6 +26,7 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
         Options = options;
         settings ??= new SoftOptions();
         CompileThreshold = options.CompileThreshold ?? settings.CompileThreshold;
+        HostArchitecture = settings.Host;
         CodeBytes = options.CodeCacheMib is { } mib ? (long)mib << 20 : settings.CodeBytes;
         Memory = options.Memory;
         Ram = new GuestRam(options.Memory);
@@ -61,6 +63,9 @@ internal sealed class SoftMachine : IMachine, IGuestWriteObserver
 
     /// <summary>See <see cref="SoftOptions.CodeBytes"/>.</summary>
     public long CodeBytes { get; }
+
+    /// <summary>See <see cref="SoftOptions.Host"/>.</summary>
+    public Architecture HostArchitecture { get; }
 
     /// <summary>What pauses are measured with; no guest sees it.</summary>
     public TimeProvider Host { get; } = TimeProvider.System;

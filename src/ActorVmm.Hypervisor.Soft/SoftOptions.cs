@@ -1,3 +1,5 @@
+using System.Runtime.InteropServices;
+
 namespace ActorVmm.Hypervisor.Soft;
 
 /// <summary>Settings of the software CPU that a guest cannot see: they change its speed, never a result.</summary>
@@ -14,4 +16,7 @@ public sealed record SoftOptions(int CompileThreshold = SoftOptions.DefaultThres
     /// A choice between compiling what hardly runs (lower) and interpreting for too long (higher). No other value was timed.
     /// </summary>
     public const int DefaultThreshold = 40;
+
+    /// <summary>What the host's processor is: there is machine code for x64 alone. Only tests say another than it is.</summary>
+    public Architecture Host { get; init; } = RuntimeInformation.ProcessArchitecture;
 }

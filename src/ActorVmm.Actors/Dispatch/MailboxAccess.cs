@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using System.Reflection;
 using System.Runtime.CompilerServices;
 using Akka.Dispatch;
@@ -41,6 +42,7 @@ internal static class MailboxAccess
     [UnsafeAccessor(UnsafeAccessorKind.Method, Name = nameof(RegisterForExecution))]
     public static extern bool RegisterForExecution(MessageDispatcher dispatcher, Mailbox mailbox, bool hasMessages, bool hasSystemMessages);
 
-    private static bool Has(Type type, string method, params Type[] parameters) =>
+    private static bool Has(
+        [DynamicallyAccessedMembers(DynamicallyAccessedMemberTypes.NonPublicMethods)] Type type, string method, params Type[] parameters) =>
         type.GetMethod(method, Internal, parameters)?.ReturnType == typeof(bool);
 }

@@ -17,7 +17,7 @@ internal sealed class FleetActor : UntypedActor
     private readonly Dictionary<string, TaskCompletionSource<VmStatus>> _leaving = new(StringComparer.Ordinal);
     private readonly ILoggingAdapter _log = Context.GetLogger();
 
-    public static Props Props(FleetParts parts) => Akka.Actor.Props.Create(() => new FleetActor(parts));
+    public static Props Props(FleetParts parts) => Made.By(() => new FleetActor(parts));
 
     public FleetActor(FleetParts parts) => _parts = parts;
 

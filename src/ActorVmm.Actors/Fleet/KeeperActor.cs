@@ -26,7 +26,7 @@ internal sealed class KeeperActor : UntypedActor, IWithTimers
     private bool _isLeaving;
     private long _began;
 
-    public static Props Props(ManagedVm vm, FleetParts parts) => Akka.Actor.Props.Create(() => new KeeperActor(vm, parts));
+    public static Props Props(ManagedVm vm, FleetParts parts) => Made.By(() => new KeeperActor(vm, parts));
 
     public KeeperActor(ManagedVm vm, FleetParts parts)
     {

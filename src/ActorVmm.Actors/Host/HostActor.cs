@@ -1,6 +1,7 @@
 using System.Globalization;
 using Akka.Actor;
 using Akka.Event;
+using ActorVmm.Actors.Dispatch;
 using ActorVmm.Actors.Host.Vm;
 using ActorVmm.Actors.Settings;
 
@@ -16,9 +17,16 @@ internal sealed class HostActor : UntypedActor
     private readonly Dictionary<IActorRef, VmRun> _vms = [];
     private readonly ILoggingAdapter _log = Context.GetLogger();
 
-    public static Props Props(ActorSettings settings) => Akka.Actor.Props.Create(() => new HostActor(settings));
+    public static Props Props(ActorSettings settings) => Made.By(() => new HostActor(settings));
 
     public HostActor(ActorSettings settings) => _settings = settings;
+
+    /// <inheritdoc/>
+    protected override void PreStart()
+    {
+        if (!MailboxAccess.IsComplete)
+            _log.Warning("this Akka lacks the members that an idle device is invoked by: every exit goes through its mailbox");
+    }
 
     /// <inheritdoc/>
     protected override SupervisorStrategy SupervisorStrategy() => new OneForOneStrategy(maxNrOfRetries: 0, withinTimeMilliseconds: 0, cause =>

@@ -93,4 +93,6 @@ internal sealed record LinkView(string Vm, string Device, string State);
 [JsonSerializable(typeof(IReadOnlyList<FleetEvent>))]
 [JsonSerializable(typeof(ReloadReport))]
 [JsonSerializable(typeof(string))]
+[JsonSerializable(typeof(bool?))] // these two are in queries only: the API's own description looks them up
+[JsonSerializable(typeof(long?))]
 internal sealed partial class ApiJson : JsonSerializerContext;

@@ -1,5 +1,6 @@
 using System.Text.Encodings.Web;
 using System.Text.Json;
+using System.Text.Json.Serialization;
 using ActorVmm.Host.Hypervisors;
 using ActorVmm.Hypervisor;
 
@@ -8,10 +9,9 @@ namespace ActorVmm.Host.Commands;
 /// <summary>What works on this host, and what to do about what does not. Always probes afresh.</summary>
 internal sealed class DoctorCommand(HostServices services, TextWriter output, Func<IReadOnlyList<ProbeItem>>? hostFacts = null)
 {
-    private static readonly JsonSerializerOptions s_json = new()
-    {
-        WriteIndented = true, PropertyNamingPolicy = JsonNamingPolicy.SnakeCaseLower, Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping,
-    };
+    // What an attribute cannot say: the names of hypervisors and kernels are for people.
+    private static readonly DoctorJson s_json =
+        new(new JsonSerializerOptions(DoctorJson.Default.Options) { Encoder = JavaScriptEncoder.UnsafeRelaxedJsonEscaping });
 
     /// <summary>Prints the report.</summary>
     /// <returns><see cref="ExitCodes.Success"/> where some hypervisor runs guests here, else <see cref="ExitCodes.Failure"/>.</returns>
@@ -21,7 +21,7 @@ internal sealed class DoctorCommand(HostServices services, TextWriter output, Fu
         var reports = services.Hypervisors.ProbeAll();
         var chosen = reports.FirstOrDefault(report => report.Usable)?.Hypervisor;
         var verdict = Verdict(reports, chosen);
-        if (json) output.WriteLine(JsonSerializer.Serialize(new { host, hypervisors = reports, chosen, verdict }, s_json));
+        if (json) output.WriteLine(JsonSerializer.Serialize(new DoctorReport(host, reports, chosen, verdict), s_json.DoctorReport));
         else Print(host, reports, verdict);
         return chosen is null ? ExitCodes.Failure : ExitCodes.Success;
     }
@@ -56,3 +56,15 @@ internal sealed class DoctorCommand(HostServices services, TextWriter output, Fu
             : $"verdict: {string.Join("; ", passedOver)}. {chosen} chosen; next: ./actorvmm demo";
     }
 }
+
+/// <summary>What <c>doctor --json</c> prints.</summary>
+/// <param name="Host">What holds whatever the hypervisor.</param>
+/// <param name="Hypervisors">Each hypervisor's report, in the order of preference.</param>
+/// <param name="Chosen">The one that <c>auto</c> takes; null where there is none.</param>
+/// <param name="Verdict">One line for people.</param>
+internal sealed record DoctorReport(
+    IReadOnlyList<ProbeItem> Host, IReadOnlyList<ProbeReport> Hypervisors, string? Chosen, string Verdict);
+
+[JsonSourceGenerationOptions(WriteIndented = true, PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]
+[JsonSerializable(typeof(DoctorReport))]
+internal sealed partial class DoctorJson : JsonSerializerContext;

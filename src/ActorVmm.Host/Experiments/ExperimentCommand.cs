@@ -139,19 +139,11 @@ internal sealed class ExperimentCommand(TextWriter output, TextWriter errors, bo
 
     private void WriteJson(Experiment experiment, IReadOnlyList<RunEvidence> runs, IReadOnlyList<PropertyVerdict> verdicts, string folder) =>
         output.WriteLine(JsonSerializer.Serialize(
-            new
-            {
-                experiment = experiment.Name, version = ExperimentRun.Version, folder,
-                properties = verdicts.Select(verdict => new
-                {
-                    name = verdict.Property.Name, @is = verdict.Property.Kind.ToString().ToLowerInvariant(), holds = verdict.Holds,
-                    @true = verdict.True, @false = verdict.False,
-                }),
-                runs = runs.Select(run => run.Result),
-            },
-            s_indented));
-
-    private static readonly JsonSerializerOptions s_indented = new() { WriteIndented = true, PropertyNamingPolicy = JsonNamingPolicy.KebabCaseLower };
+            new ExperimentReport(experiment.Name, ExperimentRun.Version, folder,
+                [.. verdicts.Select(static verdict => new PropertyReport(verdict.Property.Name,
+                    verdict.Property.Kind.ToString().ToLowerInvariant(), verdict.Holds, verdict.True, verdict.False))],
+                [.. runs.Select(static run => run.Result)]),
+            ExperimentJson.Default.ExperimentReport));
 
     /// <summary>A monitor that fails comes before a guest that does not end, and that before what is not true.</summary>
     internal static int CodeOf(IReadOnlyList<RunEvidence> runs, IReadOnlyList<PropertyVerdict> verdicts)

@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Runtime.CompilerServices;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
@@ -25,11 +26,6 @@ internal static class ExperimentRun
 {
     private const string Safety = "safety";
     private const string Quiet = "quiet";
-
-    private static readonly JsonSerializerOptions s_json = new()
-    {
-        WriteIndented = true, PropertyNamingPolicy = JsonNamingPolicy.KebabCaseLower,
-    };
 
     /// <summary>The program, as a run remembers it: version and build.</summary>
     public static string Version { get; } =
@@ -66,7 +62,8 @@ internal static class ExperimentRun
             Safety = safety, Quiet = quiet, Checks = checks, Fingerprint = await FingerprintAsync(folder, safety, quiet, cancel).ConfigureAwait(false),
             HostSeconds = Math.Round(TimeProvider.System.GetElapsedTime(begun).TotalSeconds, 2),
         };
-        await File.WriteAllTextAsync(Path.Combine(folder, "run.json"), JsonSerializer.Serialize(result, s_json), cancel).ConfigureAwait(false);
+        await File.WriteAllTextAsync(Path.Combine(folder, "run.json"),
+            JsonSerializer.Serialize(result, ExperimentJson.Default.RunResult), cancel).ConfigureAwait(false);
         return result;
     }
 
@@ -80,7 +77,8 @@ internal static class ExperimentRun
         var experiment = ExperimentReader.ReadFile(Path.Combine(folder, "experiment.conf"));
         var image = await ImageAsync(cancel).ConfigureAwait(false);
         var result = await SafetyAsync(experiment, seed, image, folder, cancel).ConfigureAwait(false);
-        await File.WriteAllTextAsync(Path.Combine(folder, "boot.json"), JsonSerializer.Serialize(result, s_json), cancel).ConfigureAwait(false);
+        await File.WriteAllTextAsync(Path.Combine(folder, "boot.json"),
+            JsonSerializer.Serialize(result, ExperimentJson.Default.BootResult), cancel).ConfigureAwait(false);
     }
 
     /// <summary>Reads the result of a run that was made before.</summary>
@@ -90,7 +88,8 @@ internal static class ExperimentRun
         var path = Path.Combine(folder, "run.json");
         try
         {
-            return JsonSerializer.Deserialize<RunResult>(File.ReadAllText(path), s_json) ?? throw new ExperimentException($"{path}: is empty");
+            return JsonSerializer.Deserialize(File.ReadAllText(path), ExperimentJson.Default.RunResult)
+                ?? throw new ExperimentException($"{path}: is empty");
         }
         catch (Exception cannot) when (cannot is IOException or UnauthorizedAccessException or JsonException)
         {
@@ -111,13 +110,12 @@ internal static class ExperimentRun
 
     private static async Task<BootResult> InChildAsync(Experiment experiment, ulong seed, string folder, CancellationToken cancel)
     {
-        // The dll that is being run, by the dotnet that runs it.
-        var program = typeof(ExperimentRun).Assembly.Location;
-        var start = new ProcessStartInfo(Environment.ProcessPath is { } path && Path.GetFileName(path).StartsWith("dotnet", StringComparison.Ordinal) ? path : "dotnet")
+        var (program, first) = Itself();
+        var start = new ProcessStartInfo(program)
         {
             UseShellExecute = false, RedirectStandardOutput = true, RedirectStandardError = true, RedirectStandardInput = true,
         };
-        foreach (var argument in (string[])[program, "experiment", "boot", folder, "--seed", seed.ToString(CultureInfo.InvariantCulture)])
+        foreach (var argument in (string[])[.. first, "experiment", "boot", folder, "--seed", seed.ToString(CultureInfo.InvariantCulture)])
             start.ArgumentList.Add(argument);
         using var child = Process.Start(start) ?? throw new ExperimentException("the program cannot be started a second time");
         var errors = child.StandardError.ReadToEndAsync(cancel);
@@ -138,7 +136,17 @@ internal static class ExperimentRun
         const int Killed = 128 + 9;
         if (child.ExitCode == Killed) return new BootResult("killed", "the host's process was killed", 0, 0, null, Firings(folder));
         if (child.ExitCode != 0) return new BootResult("failed", (await errors.ConfigureAwait(false)).Trim(), 0, 0, null, Firings(folder));
-        return JsonSerializer.Deserialize<BootResult>(await File.ReadAllTextAsync(Path.Combine(folder, "boot.json"), cancel).ConfigureAwait(false), s_json)!;
+        var boot = await File.ReadAllTextAsync(Path.Combine(folder, "boot.json"), cancel).ConfigureAwait(false);
+        return JsonSerializer.Deserialize(boot, ExperimentJson.Default.BootResult)!;
+    }
+
+    // A native program is its own file; otherwise it is the dll that is being run, by the dotnet that runs it.
+    private static (string Program, string[] First) Itself()
+    {
+        var path = Environment.ProcessPath;
+        if (!RuntimeFeature.IsDynamicCodeSupported && path is not null) return (path, []);
+        var dotnet = path is not null && Path.GetFileName(path).StartsWith("dotnet", StringComparison.Ordinal) ? path : "dotnet";
+        return (dotnet, [Path.Combine(AppContext.BaseDirectory, "actorvmm.dll")]);
     }
 
     private static Dictionary<string, int> Firings(string folder)

@@ -182,5 +182,5 @@ internal static class FaultSection
     }
 
     // HOCON's quoted string is JSON's.
-    private static string Quote(string text) => System.Text.Json.JsonSerializer.Serialize(text);
+    private static string Quote(string text) => System.Text.Json.JsonSerializer.Serialize(text, Api.ApiJson.Default.String);
 }

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.Json.Serialization;
 using ActorVmm.Hypervisor;
 
 namespace ActorVmm.Host.Hypervisors;
@@ -51,7 +52,7 @@ public sealed class ProbeCache
     {
         try
         {
-            var entry = JsonSerializer.Deserialize<Entry>(File.ReadAllBytes(path));
+            var entry = JsonSerializer.Deserialize(File.ReadAllBytes(path), ProbeJson.Default.Entry);
             // A file cut short or edited may lack anything.
             return entry is { Key: not null, Report: { Hypervisor: not null, Items: not null, Verdict: not null } } ? entry : null;
         }
@@ -68,7 +69,7 @@ public sealed class ProbeCache
             Directory.CreateDirectory(_directory);
             // Whole or not at all: another process may read at the same time.
             var partial = $"{path}.{Environment.ProcessId}";
-            File.WriteAllBytes(partial, JsonSerializer.SerializeToUtf8Bytes(entry));
+            File.WriteAllBytes(partial, JsonSerializer.SerializeToUtf8Bytes(entry, ProbeJson.Default.Entry));
             File.Move(partial, path, overwrite: true);
         }
         catch (Exception unwritable) when (unwritable is IOException or UnauthorizedAccessException)
@@ -89,5 +90,8 @@ public sealed class ProbeCache
         }
     }
 
-    private sealed record Entry(string Key, ProbeReport Report);
+    internal sealed record Entry(string Key, ProbeReport Report);
 }
+
+[JsonSerializable(typeof(ProbeCache.Entry))]
+internal sealed partial class ProbeJson : JsonSerializerContext;

@@ -26,7 +26,7 @@ internal sealed unsafe partial class SoftCpu : IDisposable
         _blocks = new BlockCache(machine.Ram, _s) { Cleared = ForgetJumps };
         if (machine.CompileThreshold <= 0) return;
         if (machine.Options.LockStep) _lockStep = new LockStep(machine);
-        _tier = _blocks.Tier = CompiledTier.TryCreate(_s, _translator, machine.CompileThreshold, machine.CodeBytes, out var refusal);
+        _tier = _blocks.Tier = CompiledTier.TryCreate(machine, _s, _translator, out var refusal);
         if (_tier != null) _translator.CompileThreshold = machine.CompileThreshold;
         else machine.NoteNoCompiler(refusal!);
     }

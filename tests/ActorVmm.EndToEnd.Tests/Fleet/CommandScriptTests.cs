@@ -14,7 +14,14 @@ public sealed class CommandScriptTests(ITestOutputHelper output)
     private static readonly TimeSpan s_deadline = TimeSpan.FromMinutes(15);
 
     [Fact]
-    public async Task Every_command_does_as_a_new_user_expects()
+    public Task Every_command_does_as_a_new_user_expects()
+    {
+        var dotnet = Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") is { Length: > 0 } path ? path : "dotnet";
+        return RunAsync($"{dotnet} {Path.Combine(AppContext.BaseDirectory, "actorvmm.dll")}", output);
+    }
+
+    /// <summary>The script, with the words that start the program.</summary>
+    internal static async Task RunAsync(string program, ITestOutputHelper output)
     {
         var directory = Directory.CreateTempSubdirectory("actorvmm-commands-");
         try
@@ -31,8 +38,7 @@ public sealed class CommandScriptTests(ITestOutputHelper output)
                 start.Environment["PORT"] = ((IPEndPoint)free.LocalEndpoint).Port.ToString(CultureInfo.InvariantCulture);
             }
 
-            var dotnet = Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") is { Length: > 0 } path ? path : "dotnet";
-            start.Environment["ACTORVMM"] = $"{dotnet} {Path.Combine(AppContext.BaseDirectory, "actorvmm.dll")}";
+            start.Environment["ACTORVMM"] = program;
             using var process = Process.Start(start)!;
             var printed = process.StandardOutput.ReadToEndAsync();
             var errors = process.StandardError.ReadToEndAsync();

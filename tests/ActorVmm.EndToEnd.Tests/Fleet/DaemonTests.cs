@@ -3,6 +3,7 @@ using System.Globalization;
 using System.Net.Sockets;
 using System.Text;
 using System.Text.Json;
+using System.Text.RegularExpressions;
 using System.Threading.Channels;
 using ActorVmm.EndToEnd.Tests.Harness;
 using ActorVmm.Testing.Guests;
@@ -67,7 +68,10 @@ public sealed class DaemonTests : IDisposable
                 (vm.GetProperty("name").GetString(), vm.GetProperty("state").GetString(), vm.GetProperty("needsRestart").GetBoolean())));
         }
 
-        Assert.Matches("(?s)added    c.*removed  b.*changed  a: takes effect with its next start.*changed  host: max-vms: takes effect when the host is started again", host.Errors);
+        // What it prints comes on another way than what it notifies.
+        await HostProcess.EventuallyAsync(() => Task.FromResult(Regex.IsMatch(host.Errors,
+            "(?s)added    c.*removed  b.*changed  a: takes effect with its next start.*changed  host: max-vms: takes effect when the host is started again")),
+            () => "a report of the reload; it says: " + host.Errors);
 
         // A description with an error changes nothing, and the service is ready again.
         await File.WriteAllTextAsync(host.Config, "vms {");

@@ -74,7 +74,7 @@ public sealed class TelemetryTests(GuestFiles files)
             () => "the collector is sent metrics and traces; it was sent " + collector.Summary);
 
         // Both are asked by their keys: Linux answers, and the other one loses its power when its deadline is over.
-        var followed = FollowAsync(http);
+        var followed = FollowAsync(await http.GetStreamAsync("/events?follow=true"));
         host.Signal("TERM");
         Assert.Equal(0, await host.EndAsync());
         var events = await followed;
@@ -85,21 +85,17 @@ public sealed class TelemetryTests(GuestFiles files)
         Assert.DoesNotMatch("""linux"[^\n]*power cut""", events); // an hour has not passed: it has ended by itself
     }
 
-    private static async Task<string> FollowAsync(HttpClient http)
+    private static async Task<string> FollowAsync(Stream stream)
     {
-        var stream = await http.GetStreamAsync("/events?follow=true");
-        return await Task.Run(async () =>
+        var text = new StringBuilder();
+        using var reader = new StreamReader(stream);
+        try
         {
-            var text = new StringBuilder();
-            using var reader = new StreamReader(stream);
-            try
-            {
-                while (await reader.ReadLineAsync() is { } line) text.Append(line).Append('\n');
-            }
-            catch (Exception over) when (over is IOException or HttpRequestException) { /* the host has gone */ }
+            while (await reader.ReadLineAsync() is { } line) text.Append(line).Append('\n');
+        }
+        catch (Exception over) when (over is IOException or HttpRequestException) { /* the host has gone */ }
 
-            return text.ToString();
-        });
+        return text.ToString();
     }
 
     private static double Value(string text, string series) =>

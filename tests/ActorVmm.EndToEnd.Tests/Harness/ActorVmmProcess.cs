@@ -28,6 +28,17 @@ public sealed class ActorVmmProcess : IAsyncDisposable
     /// <summary>Starts <c>actorvmm</c> in a network namespace.</summary>
     public static ActorVmmProcess StartIn(NetNamespace network, params ReadOnlySpan<string> arguments) => Start(network, arguments);
 
+    /// <summary>Starts another build of the program, or a program that starts it.</summary>
+    public static ActorVmmProcess StartProgram(string program, params ReadOnlySpan<string> arguments)
+    {
+        var start = new ProcessStartInfo(program)
+        {
+            RedirectStandardInput = true, RedirectStandardOutput = true, RedirectStandardError = true, UseShellExecute = false,
+        };
+        foreach (var argument in arguments) start.ArgumentList.Add(argument);
+        return new ActorVmmProcess(Process.Start(start)!);
+    }
+
     private static ActorVmmProcess Start(NetNamespace? network, ReadOnlySpan<string> arguments)
     {
         var dotnet = Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") is { Length: > 0 } path ? path : "dotnet";
@@ -48,6 +59,13 @@ public sealed class ActorVmmProcess : IAsyncDisposable
         _process.StandardInput.Flush();
     }
 
+    /// <summary>Sends a signal: <c>TERM</c>, <c>INT</c>.</summary>
+    public void Signal(string name)
+    {
+        using var kill = Process.Start("/bin/kill", [$"-{name}", _process.Id.ToString(System.Globalization.CultureInfo.InvariantCulture)]);
+        kill.WaitForExit();
+    }
+
     /// <summary>Ends its standard input: under virtual time all of it is read before the guest starts.</summary>
     public void EndInput() => _process.StandardInput.Close();
 
@@ -55,10 +73,17 @@ public sealed class ActorVmmProcess : IAsyncDisposable
     /// <returns>The exit code and the last line on standard error.</returns>
     public async Task<(int ExitCode, string ClosingLine)> EndAsync(TimeSpan deadline)
     {
+        var (code, errors) = await EndWithErrorsAsync(deadline);
+        return (code, errors.Split('\n', StringSplitOptions.RemoveEmptyEntries).LastOrDefault("").Trim());
+    }
+
+    /// <summary>Waits for its end.</summary>
+    /// <returns>The exit code and all of standard error.</returns>
+    public async Task<(int ExitCode, string Errors)> EndWithErrorsAsync(TimeSpan deadline)
+    {
         using var late = new CancellationTokenSource(deadline);
         await _process.WaitForExitAsync(late.Token);
-        var errors = await _errors;
-        return (_process.ExitCode, errors.Split('\n', StringSplitOptions.RemoveEmptyEntries).LastOrDefault("").Trim());
+        return (_process.ExitCode, await _errors);
     }
 
     public async ValueTask DisposeAsync()

@@ -39,14 +39,16 @@ public sealed class HostProcess : IAsyncDisposable
     /// <param name="description">What is in its file.</param>
     /// <param name="environment">More variables.</param>
     /// <param name="here">The directory of an earlier one; null for a new one that goes with it.</param>
-    public static HostProcess Start(string description, IReadOnlyDictionary<string, string>? environment = null, string? here = null)
+    /// <param name="program">Another build of the program; null for this one.</param>
+    public static HostProcess Start(string description, IReadOnlyDictionary<string, string>? environment = null, string? here = null,
+        string? program = null)
     {
         var directory = here is null ? Directory.CreateTempSubdirectory("actorvmm-host-") : new DirectoryInfo(here);
         File.WriteAllText(System.IO.Path.Combine(directory.FullName, "fleet.conf"), description);
         var dotnet = Environment.GetEnvironmentVariable("DOTNET_HOST_PATH") is { Length: > 0 } path ? path : "dotnet";
-        var start = new ProcessStartInfo(dotnet) { RedirectStandardError = true, RedirectStandardInput = true };
-        foreach (var word in (string[])[System.IO.Path.Combine(AppContext.BaseDirectory, "actorvmm.dll"), "host", "--config", "fleet.conf",
-            "--socket", "host.sock"]) start.ArgumentList.Add(word);
+        var start = new ProcessStartInfo(program ?? dotnet) { RedirectStandardError = true, RedirectStandardInput = true };
+        if (program is null) start.ArgumentList.Add(System.IO.Path.Combine(AppContext.BaseDirectory, "actorvmm.dll"));
+        foreach (var word in (string[])["host", "--config", "fleet.conf", "--socket", "host.sock"]) start.ArgumentList.Add(word);
         start.WorkingDirectory = directory.FullName;
         foreach (var (name, value) in environment ?? new Dictionary<string, string>(StringComparer.Ordinal)) start.Environment[name] = value;
         return new HostProcess(Process.Start(start)!, directory, ownsDirectory: here is null);

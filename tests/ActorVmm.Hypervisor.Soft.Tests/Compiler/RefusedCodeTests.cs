@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using ActorVmm.Hypervisor.Soft.Tests.SystemSide;
 using Xunit;
 using static Iced.Intel.AssemblerRegisters;
@@ -26,6 +27,17 @@ public sealed unsafe class RefusedCodeTests
         Assert.Null(b.Cpu.Tier);
         var note = Assert.Single(b.Machine.Notes);
         Assert.Contains("was refused (error ", note, StringComparison.Ordinal);
+        Assert.Contains("interpreted only", b.Vcpu.Counters, StringComparison.Ordinal);
+        b.RunToHalt(64, Loop);
+        Assert.Equal(200UL * 201 / 2, b.S->Regs[0]);
+    }
+
+    [Fact]
+    public void On_a_host_that_is_not_x64_the_machine_says_so_once_and_interprets()
+    {
+        using var b = new SystemBench(settings: new SoftOptions(CompileThreshold: 1) { Host = Architecture.Arm64 }, vcpus: 2).Long();
+        Assert.Null(b.Cpu.Tier);
+        Assert.Contains("the host is Arm64, not x64", Assert.Single(b.Machine.Notes), StringComparison.Ordinal);
         Assert.Contains("interpreted only", b.Vcpu.Counters, StringComparison.Ordinal);
         b.RunToHalt(64, Loop);
         Assert.Equal(200UL * 201 / 2, b.S->Regs[0]);

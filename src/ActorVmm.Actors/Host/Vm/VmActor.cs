@@ -52,7 +52,7 @@ internal sealed partial class VmActor : UntypedActor, IWithUnboundedStash, IWith
     private TimeSpan _controlTick;
     private int _controlTicks;
 
-    public static Props Props(VmRun run, ActorSettings settings) => Akka.Actor.Props.Create(() => new VmActor(run, settings));
+    public static Props Props(VmRun run, ActorSettings settings) => Made.By(() => new VmActor(run, settings));
 
     public VmActor(VmRun run, ActorSettings settings)
     {

@@ -203,6 +203,7 @@ internal sealed unsafe partial class BlockCompiler
         foreach (var (instruction, address) in _resumes)
         {
             // From the handler before: RDI is the state.
+            _e.AlignHandler();
             Block.Ops(_block)[_firstOp[instruction]].Fn = (delegate*<CpuState*, Op*, void>)_e.Here;
             _e.MoveImmediate(Host.Rax, (long)address);
             _e.JumpTo(_stubs.Resume);
@@ -226,6 +227,7 @@ internal sealed unsafe partial class BlockCompiler
             entry->Fn = &MoveOps.Nop;
             return;
         }
+        _e.AlignHandler();
         entry->Fn = (delegate*<CpuState*, Op*, void>)_e.Here;
         _e.MoveImmediate(Host.Rax, (long)body);
         _e.JumpTo(_stubs.EnterBlock);

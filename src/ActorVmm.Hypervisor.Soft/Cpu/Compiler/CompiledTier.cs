@@ -40,10 +40,10 @@ internal sealed unsafe class CompiledTier : IDisposable
     }
 
     /// <summary>Makes the tier of a vCPU; null, with the reason, where the host offers no executable memory.</summary>
-    public static CompiledTier? TryCreate(CpuState* s, Translator translator, int threshold, long bytes, out string? refusal)
+    public static CompiledTier? TryCreate(SoftMachine machine, CpuState* s, Translator translator, out string? refusal)
     {
-        var memory = ExecutableMemory.TryCreate((nuint)bytes, out refusal);
-        return memory == null ? null : new CompiledTier(memory, s, translator, threshold);
+        var memory = ExecutableMemory.TryCreate(machine.HostArchitecture, (nuint)machine.CodeBytes, out refusal);
+        return memory == null ? null : new CompiledTier(memory, s, translator, machine.CompileThreshold);
     }
 
     /// <summary>Entries after which a block is compiled.</summary>

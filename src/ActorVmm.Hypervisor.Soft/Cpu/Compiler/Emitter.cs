@@ -52,6 +52,18 @@ internal sealed unsafe class Emitter
         _at += 4;
     }
 
+    /// <summary>
+    /// The next byte may be called as a handler: a runtime compiled ahead of time takes a function pointer with bit 1 set for the
+    /// address of a generic method's descriptor. What is skipped is never run, since a jump stands before it.
+    /// </summary>
+    public void AlignHandler()
+    {
+        while (((nint)Here & (HandlerAlignment - 1)) != 0) Byte(0xCC); // INT3
+    }
+
+    /// <summary>What addresses of handlers are multiples of.</summary>
+    public const int HandlerAlignment = 4;
+
     // --- the general forms ---
 
     private void Opcode(int size, int opcode, int rex)

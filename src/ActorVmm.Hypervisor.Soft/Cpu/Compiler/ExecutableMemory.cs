@@ -35,10 +35,10 @@ internal sealed unsafe partial class ExecutableMemory : IDisposable
     /// <summary>Bytes of the mapping.</summary>
     public ulong Size => _size;
 
-    /// <summary>Maps <paramref name="size"/> bytes; null with the reason where the host does not offer it.</summary>
-    public static ExecutableMemory? TryCreate(nuint size, out string? refusal)
+    /// <summary>Maps <paramref name="size"/> bytes for a host's processor; null with the reason where the host does not offer it.</summary>
+    public static ExecutableMemory? TryCreate(Architecture host, nuint size, out string? refusal)
     {
-        refusal = Unsupported();
+        refusal = Unsupported(host);
         if (refusal != null) return null;
         var file = MemfdCreate("actorvmm-code", CloseOnExec);
         if (file < 0) return Refused("memfd_create", out refusal);
@@ -76,9 +76,9 @@ internal sealed unsafe partial class ExecutableMemory : IDisposable
     /// </summary>
     public static void GiveWayToCollector() => _ = PageSize();
 
-    private static string? Unsupported()
+    private static string? Unsupported(Architecture host)
     {
-        if (RuntimeInformation.ProcessArchitecture != Architecture.X64) return $"the host is {RuntimeInformation.ProcessArchitecture}, not x64";
+        if (host != Architecture.X64) return $"the host is {host}, not x64";
         return OperatingSystem.IsLinux() ? null : "executable memory is only asked for on Linux";
     }
 

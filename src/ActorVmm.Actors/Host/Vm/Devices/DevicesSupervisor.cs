@@ -26,7 +26,7 @@ public sealed class DevicesSupervisor : UntypedActor
     private ICancelable? _nextLook;
 
     public static Props Props(IReadOnlyList<DeviceUnit> units, IActorRef bus, ActorSettings settings) =>
-        Akka.Actor.Props.Create(() => new DevicesSupervisor(units, bus, settings));
+        Made.By(() => new DevicesSupervisor(units, bus, settings));
 
     public DevicesSupervisor(IReadOnlyList<DeviceUnit> units, IActorRef bus, ActorSettings settings)
     {

@@ -17,7 +17,7 @@ public sealed class EventsActor : UntypedActor
     private long _inputs;
 
     public static Props Props(IConsoleInput input, IActorRef serial, EventPoller poller) =>
-        Akka.Actor.Props.Create(() => new EventsActor(input, serial, poller));
+        Made.By(() => new EventsActor(input, serial, poller));
 
     public EventsActor(IConsoleInput input, IActorRef serial, EventPoller poller)
     {

@@ -27,7 +27,7 @@ internal sealed class FaultsActor : UntypedActor
     private bool _again;
 
     public static Props Props(VmFaults faults, AlarmClock alarms, IEffectTarget lines) =>
-        Akka.Actor.Props.Create(() => new FaultsActor(faults, alarms, lines));
+        Made.By(() => new FaultsActor(faults, alarms, lines));
 
     public FaultsActor(VmFaults faults, AlarmClock alarms, IEffectTarget lines)
     {

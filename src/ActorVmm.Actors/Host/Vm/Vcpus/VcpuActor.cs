@@ -40,7 +40,7 @@ public sealed partial class VcpuActor : UntypedActor
     private long _overdueCount;
     private string _state = "paused";
 
-    public static Props Props(VcpuSeat seat, VcpuLinks links) => Akka.Actor.Props.Create(() => new VcpuActor(seat, links));
+    public static Props Props(VcpuSeat seat, VcpuLinks links) => Made.By(() => new VcpuActor(seat, links));
 
     public VcpuActor(VcpuSeat seat, VcpuLinks links)
     {

@@ -18,7 +18,7 @@ public sealed class VcpusSupervisor : UntypedActor
     private (object Command, IActorRef Asker)? _lastOrder;
 
     public static Props Props(IReadOnlyList<IVcpu> vcpus, VcpuLinks links, TimeSpan inspectDeadline) =>
-        Akka.Actor.Props.Create(() => new VcpusSupervisor(vcpus, links, inspectDeadline));
+        Made.By(() => new VcpusSupervisor(vcpus, links, inspectDeadline));
 
     public VcpusSupervisor(IReadOnlyList<IVcpu> vcpus, VcpuLinks links, TimeSpan inspectDeadline)
     {

@@ -9,7 +9,7 @@ public sealed class I8042Actor : DeviceActor<KeyboardControllerState>
     private readonly KeyboardController _controller;
 
     public static Props Props(DeviceSlot slot, Checkpoint<KeyboardControllerState> checkpoint) =>
-        Akka.Actor.Props.Create(() => new I8042Actor(slot, checkpoint));
+        Made.By(() => new I8042Actor(slot, checkpoint));
 
     public I8042Actor(DeviceSlot slot, Checkpoint<KeyboardControllerState> checkpoint)
         : this(slot, checkpoint, new KeyboardController(slot.Effects.InterruptLine(KeyboardController.Irq), slot.Effects.Power))

@@ -10,7 +10,7 @@ public sealed class PowerActor : DeviceActor<AcpiPowerState>
     private readonly AcpiPower _power;
 
     public static Props Props(DeviceSlot slot, Checkpoint<AcpiPowerState> checkpoint, IClock time) =>
-        Akka.Actor.Props.Create(() => new PowerActor(slot, checkpoint, time));
+        Made.By(() => new PowerActor(slot, checkpoint, time));
 
     public PowerActor(DeviceSlot slot, Checkpoint<AcpiPowerState> checkpoint, IClock time)
         : this(slot, checkpoint, new AcpiPower(slot.Effects.InterruptLine(PowerPorts.SciGsi), slot.Effects.Power, time))

@@ -7,7 +7,7 @@ namespace ActorVmm.Actors.Host.Vm.Devices.Power;
 public sealed class ResetActor : DeviceActor<ResetControlState>
 {
     public static Props Props(DeviceSlot slot, Checkpoint<ResetControlState> checkpoint) =>
-        Akka.Actor.Props.Create(() => new ResetActor(slot, checkpoint));
+        Made.By(() => new ResetActor(slot, checkpoint));
 
     public ResetActor(DeviceSlot slot, Checkpoint<ResetControlState> checkpoint)
         : base(slot, checkpoint, new ResetControl(slot.Effects.Power))

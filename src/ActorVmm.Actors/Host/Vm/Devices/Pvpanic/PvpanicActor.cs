@@ -7,7 +7,7 @@ namespace ActorVmm.Actors.Host.Vm.Devices.Pvpanic;
 public sealed class PvpanicActor : DeviceActor<PvpanicState>
 {
     public static Props Props(DeviceSlot slot, Checkpoint<PvpanicState> checkpoint) =>
-        Akka.Actor.Props.Create(() => new PvpanicActor(slot, checkpoint));
+        Made.By(() => new PvpanicActor(slot, checkpoint));
 
     public PvpanicActor(DeviceSlot slot, Checkpoint<PvpanicState> checkpoint)
         : base(slot, checkpoint, new ActorVmm.Devices.Power.Pvpanic(slot.Effects.Power))

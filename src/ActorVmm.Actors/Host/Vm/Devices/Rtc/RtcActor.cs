@@ -8,7 +8,7 @@ namespace ActorVmm.Actors.Host.Vm.Devices.Rtc;
 public sealed class RtcActor : DeviceActor<CmosRtcState>
 {
     public static Props Props(DeviceSlot slot, Checkpoint<CmosRtcState> checkpoint, IClock time) =>
-        Akka.Actor.Props.Create(() => new RtcActor(slot, checkpoint, time));
+        Made.By(() => new RtcActor(slot, checkpoint, time));
 
     public RtcActor(DeviceSlot slot, Checkpoint<CmosRtcState> checkpoint, IClock time)
         : base(slot, checkpoint, new CmosRtc(slot.Effects.InterruptLine(CmosRtc.Irq), time))

@@ -14,7 +14,7 @@ public sealed class SerialActor : DeviceActor<SerialState>
     private readonly SerialInput _input;
 
     public static Props Props(DeviceSlot slot, Checkpoint<SerialState> checkpoint, SerialInput input, int gsi) =>
-        Akka.Actor.Props.Create(() => new SerialActor(slot, checkpoint, input, gsi));
+        Made.By(() => new SerialActor(slot, checkpoint, input, gsi));
 
     public SerialActor(DeviceSlot slot, Checkpoint<SerialState> checkpoint, SerialInput input, int gsi)
         : this(slot, checkpoint, input, BuildPort(slot, gsi))

@@ -21,7 +21,7 @@ public sealed class VirtioActor : DeviceActor<VirtioRegisters>
     private long _faults;
 
     public static Props Props(VirtioSlot virtio, Func<IVirtioDevice> make) =>
-        Akka.Actor.Props.Create(() => new VirtioActor(virtio, make));
+        Made.By(() => new VirtioActor(virtio, make));
 
     public VirtioActor(VirtioSlot virtio, Func<IVirtioDevice> make) : this(virtio, Build(virtio, make)) { }
 
