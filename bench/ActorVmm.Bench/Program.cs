@@ -15,7 +15,7 @@ using ActorVmm.Bench;
     ("guest-vs-tcg", "work inside the guest: soft against qemu-system-x86_64 -accel tcg [ROUNDS [QEMU]]", GuestVersusTcg.Run),
     ("programs-vs-tcg", "programs of the host's in the guest (openssl, gzip, xz, sysbench, stress-ng): soft against tcg [ROUNDS [QEMU]]",
         ProgramsVersusTcg.Run),
-    ("cold-start", "process start to first guest instruction; memory beyond guest RAM [ROUNDS]", ColdStart.Run),
+    ("cold-start", "process start to first guest instruction, beside qemu -M microvm; memory [ROUNDS [QEMU [NATIVE]]]", ColdStart.Run),
     ("many-vms", "many VMs in one process: rate, what is left behind, memory per VM beside qemu -M microvm [TINY [STOCK,... [QEMU [PROCESSES]]]]", ManyVms.Run),
 ];
 
