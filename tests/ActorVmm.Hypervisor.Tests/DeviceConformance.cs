@@ -146,7 +146,8 @@ public abstract class DeviceConformance<TSubject> : Conformance<TSubject> where 
     {
         var line = vm.Tree.Split('\n').Single(line => line.Contains($"{device} reads", StringComparison.Ordinal));
         var writes = int.Parse(line[(line.LastIndexOf(' ') + 1)..], CultureInfo.InvariantCulture);
-        Assert.Equal(setup + (int)vm.Reports[1] + (HasDoorbells ? 0 : notifications), writes);
+        var expected = setup + (int)vm.Reports[1] + (HasDoorbells ? 0 : notifications);
+        Assert.InRange(writes, expected, expected + 1); // one interrupt may come after the guest has said how many came
         Assert.Equal(HasDoorbells ? queues : 0, vm.Number(device, "doorbells"));
     }
 

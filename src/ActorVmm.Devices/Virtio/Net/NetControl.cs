@@ -69,11 +69,14 @@ internal sealed class KeptPacket
     /// <summary>Bytes of it; 0 where none waits.</summary>
     public int Length { get; set; }
 
-    /// <summary>When it has waited long enough for more buffers, in nanoseconds of machine time; null where it does not wait for any.</summary>
-    public ulong? GiveUp { get; set; }
+    /// <summary>When to look for more buffers, in nanoseconds of machine time; null where it does not wait for any.</summary>
+    public ulong? Look { get; set; }
+
+    /// <summary>How often that was in vain.</summary>
+    public int Looks { get; set; }
 
     /// <summary>No packet waits.</summary>
-    public void Clear() => (Length, GiveUp) = (0, null);
+    public void Clear() => (Length, Look, Looks) = (0, null, 0);
 }
 
 /// <summary>What a network device counts. Written by the device's thread, read by any.</summary>

@@ -14,10 +14,15 @@ internal sealed class ReceiveQueue
     private const int BatchPackets = 64, BatchBytes = 512 << 10;
 
     /// <summary>
-    /// How long a packet waits for buffers to be added to those that are held, in nanoseconds of machine time. A driver may not add any
-    /// before some of these are completed (Linux fills a queue up when half of 64 are gone), and then none would ever come.
+    /// A packet that waits for buffers to be added to those that are held is looked at this often, in nanoseconds of machine time, ...
     /// </summary>
-    internal const ulong MaxWait = 10_000_000;
+    private const ulong LookEvery = 10_000_000;
+
+    /// <summary>
+    /// ... and given up after so many looks, or at the first at which the driver has dealt with all that it was given: it may add none before
+    /// some of those that are held are completed (Linux fills a queue up when half of 64 are gone), and then none would ever come.
+    /// </summary>
+    private const int MaxLooks = 20;
 
     /// <summary>Pieces at most: one is for the scratch.</summary>
     private const int MaxPieces = PacketLimits.MaxSegments - 1;
@@ -63,13 +68,18 @@ internal sealed class ReceiveQueue
         Array.Clear(_held);
     }
 
-    /// <summary>When a packet that waits for more buffers is given up, in machine time; null where none does.</summary>
-    public ulong? Deadline => _kept.GiveUp;
+    /// <summary>When to look at a packet that waits for more buffers, in machine time; null where none does.</summary>
+    public ulong? Deadline => _kept.Look;
 
     /// <summary>It is that late.</summary>
     public void Advance(ulong nanoseconds)
     {
-        if (_kept.GiveUp <= nanoseconds) GiveUp();
+        if (!(_kept.Look <= nanoseconds)) return;
+        // In this order: buffers that the driver added before it was through are seen.
+        var through = Queue.IsDriverThrough;
+        if (_resumed && Gather(_kept.Length) && _capacity >= _kept.Length) _kept.Look = null;
+        else if (through || ++_kept.Looks >= MaxLooks) GiveUp();
+        else _kept.Look = nanoseconds + LookEvery;
     }
 
     /// <summary>Passes on what waits outside, as far as there are buffers, and as much as one message should.</summary>
@@ -272,10 +282,10 @@ internal sealed class ReceiveQueue
     {
         if (_capacity >= _kept.Length)
         {
-            _kept.GiveUp = null; // it may wait for the rate limit now, as long as that takes
+            _kept.Look = null; // it may wait for the rate limit now, as long as that takes
             return true;
         }
-        if (Merge && _heldCount < Queue.Size && _pieceCount < MaxPieces / 2) _kept.GiveUp ??= _device.Now + MaxWait;
+        if (Merge && _heldCount < Queue.Size && _pieceCount < MaxPieces / 2) _kept.Look ??= _device.Now + LookEvery;
         else GiveUp();
         return false;
     }

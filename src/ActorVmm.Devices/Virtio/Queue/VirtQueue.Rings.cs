@@ -66,6 +66,13 @@ public sealed partial class VirtQueue
         return true;
     }
 
+    private bool TryReadInterruptWish(out ushort wish)
+    {
+        if (!_memory.TrySlice(_ledger.Setup.Available, AvailableBytes, out var ring)) { wish = 0; return false; }
+        wish = Volatile.Read(ref Word(ring[(RingHeader + 2 * _size)..]));
+        return true;
+    }
+
     private bool AskForNotify(ushort taken)
     {
         if (!_eventIndex) return !_ledger.NotifySuppressed || SetNoNotify(false);

@@ -65,6 +65,12 @@ public sealed partial class VirtQueue
     public QueueLedger Ledger => _ledger;
 
     /// <summary>
+    /// Whether the driver is known to have dealt with all that was published, by the interrupt that it asks for next (EVENT_IDX): what it has
+    /// not made available by then it will not, of its own accord.
+    /// </summary>
+    public bool IsDriverThrough => _live && _eventIndex && TryReadInterruptWish(out var wish) && wish == (ushort)_ledger.Published;
+
+    /// <summary>
     /// The next request: one that a failed instance had begun, oldest first; else the next that the driver made available. False where
     /// there is none now; the driver then rings the doorbell for the next. A driver's mistake breaks the queue, and is false as well.
     /// </summary>

@@ -33,9 +33,10 @@ internal sealed class NetRig : IDisposable
 
     public long this[NetCounter counter] => Control.Counters[counter];
 
-    public NetRig Start(ulong features = NetFeatures.Mac | NetFeatures.Status | NetFeatures.ControlQueue, ushort size = 0)
+    public NetRig Start(ulong features = NetFeatures.Mac | NetFeatures.Status | NetFeatures.ControlQueue, ushort size = 0,
+        ulong transport = VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors)
     {
-        Driver.Start(features | VirtioFeatures.EventIndex | VirtioFeatures.IndirectDescriptors, size);
+        Driver.Start(features | transport, size);
         return this;
     }
 
