@@ -54,7 +54,7 @@ public sealed class RestartSoakTests(ITestOutputHelper output) : IDisposable
                 $"{victims.Sum(victim => victim.Kills)} kills of {Vms} VMs in {over.Elapsed.TotalSeconds:F0} s: the longest until the state was right ")
                 + string.Create(CultureInfo.InvariantCulture, $"{noticed.TotalMilliseconds:F0} ms, until a VM was back ")
                 + string.Create(CultureInfo.InvariantCulture, $"{victims.Max(victim => victim.LongestUntilBack).TotalMilliseconds:F0} ms"));
-            if (Nightly.Wanted) Assert.InRange(noticed, TimeSpan.Zero, TimeSpan.FromSeconds(1));
+            Assert.InRange(noticed, TimeSpan.Zero, TimeSpan.FromSeconds(Nightly.Wanted ? 1 : 60)); // elsewhere the machine may be busy
             foreach (var victim in victims) await fleet.RemoveAsync(victim.Name, force: true).WaitAsync(Shell.CommandDeadline);
             Assert.Empty(fleet.All);
         }
