@@ -123,7 +123,8 @@ internal sealed unsafe class DiskFile : IDisposable
 
     public void Dispose() => _file.Dispose();
 
-    private int Flush()
+    /// <summary>Puts what was written onto the medium; 0, or the error.</summary>
+    public int Flush()
     {
         while (FDataSync(_file) != 0)
         {

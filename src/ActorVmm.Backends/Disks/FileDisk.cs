@@ -125,6 +125,9 @@ public sealed class FileDisk : IDisk, IDisposable
             var old = _file;
             _file = fresh;
             Volatile.Write(ref _sectors, fresh.MeasureSectors());
+            // The guest's next flush goes to the new file: what it was told is written to the old one would depend on the host's luck.
+            if (_options.Writeback && old.Flush() is var error && error != 0)
+                Count($"Flush of {old.Path}: {Marshal.GetPInvokeErrorMessage(error)}");
             old.Dispose();
         }
         Wake?.Invoke();

@@ -37,6 +37,9 @@ internal sealed class TcpTable : IDisposable
     /// <summary>Where a waiting receive looks for data: what it reads there is read again.</summary>
     public Memory<byte> PeekByte { get; } = GC.AllocateArray<byte>(1, pinned: true);
 
+    /// <summary>Begins to accept; a test answers in the host's place.</summary>
+    public Func<Socket, SocketAsyncEventArgs, bool> AcceptAsync { get; init; } = static (socket, accepting) => socket.AcceptAsync(accepting);
+
     public uint NewSequence() => _sequence += 64_021 + (uint)_core.Now;
 
     /// <summary>Listens for a forwarded port.</summary>
@@ -112,6 +115,7 @@ internal sealed class TcpTable : IDisposable
             _scratch.Clear();
         }
         RetryWaiting(now);
+        foreach (var listener in _listeners) listener.Resume();
     }
 
     public void SendReset(FlowKey key, MacAddress mac, uint sequence, uint acknowledgment, TcpFlags flags)
@@ -233,7 +237,7 @@ internal sealed class TcpTable : IDisposable
     {
         private readonly Socket _socket = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
         private readonly SocketAsyncEventArgs _accepting = new();
-        private bool _disposed;
+        private bool _disposed, _paused;
 
         public IPEndPoint Start()
         {
@@ -243,13 +247,20 @@ internal sealed class TcpTable : IDisposable
             {
                 lock (table._core.Gate)
                 {
-                    TakeAccepted();
-                    Accept();
+                    if (TakeAccepted()) Accept();
                 }
                 table._core.Ready();
             };
             lock (table._core.Gate) Accept();
             return (IPEndPoint)_socket.LocalEndPoint!;
+        }
+
+        /// <summary>Accepts again where the host could not.</summary>
+        public void Resume()
+        {
+            if (!_paused) return;
+            _paused = false;
+            Accept();
         }
 
         public void Dispose()
@@ -266,22 +277,37 @@ internal sealed class TcpTable : IDisposable
                 _accepting.AcceptSocket = null;
                 try
                 {
-                    if (_socket.AcceptAsync(_accepting)) return;
+                    if (table.AcceptAsync(_socket, _accepting)) return;
                 }
                 catch (SocketException)
                 {
                     return; // the listener is broken for good; the guest's other traffic is not
                 }
-                TakeAccepted();
+                if (!TakeAccepted()) return;
             }
         }
 
-        private void TakeAccepted()
+        /// <summary>False where the next attempt would fail as this one did.</summary>
+        private bool TakeAccepted()
         {
             var accepted = _accepting.AcceptSocket;
-            if (accepted is null || _accepting.SocketError != SocketError.Success) return;
-            if (_disposed) accepted.Dispose();
-            else table.OnAccepted(accepted, forward);
+            switch (_accepting.SocketError)
+            {
+                case SocketError.Success when _disposed:
+                    accepted?.Dispose();
+                    return false;
+                case SocketError.Success:
+                    if (accepted is not null) table.OnAccepted(accepted, forward);
+                    return true;
+                case SocketError.ConnectionAborted: // the peer has gone again; others may wait behind it
+                    return true;
+                default:
+                    // Out of descriptors, mostly: the connection stays in the kernel's queue, and asking again at once would go round here
+                    // with the lock held. The next tick asks.
+                    if (!_disposed) table._core.Counters.TcpOverLimit++;
+                    _paused = !_disposed;
+                    return false;
+            }
         }
     }
 }

@@ -71,6 +71,7 @@ internal sealed class UdpTable : IDisposable
 
     public void Tick(long now)
     {
+        foreach (var inlet in _inlets) inlet.Resume();
         if (_flows.Count == 0) return;
         _scratch.AddRange(_flows.Values);
         foreach (var flow in _scratch)
@@ -241,7 +242,7 @@ internal sealed class UdpTable : IDisposable
         private readonly Dictionary<ushort, IPEndPoint> _peers = [];
         private readonly Queue<ushort> _ports = new();
         private readonly byte[] _datagram = new byte[65536];
-        private bool _disposed;
+        private bool _disposed, _paused;
 
         public IPEndPoint Start()
         {
@@ -251,13 +252,20 @@ internal sealed class UdpTable : IDisposable
             {
                 lock (table._core.Gate)
                 {
-                    Take();
-                    Listen();
+                    if (Take()) Listen();
                 }
                 table._core.Ready();
             };
             lock (table._core.Gate) Listen();
             return (IPEndPoint)_socket.LocalEndPoint!;
+        }
+
+        /// <summary>Receives again where the host could not.</summary>
+        public void Resume()
+        {
+            if (!_paused) return;
+            _paused = false;
+            Listen();
         }
 
         /// <summary>True where the datagram is an answer to one of this port's peers.</summary>
@@ -285,17 +293,26 @@ internal sealed class UdpTable : IDisposable
             {
                 _receiving.RemoteEndPoint = new IPEndPoint(IPAddress.Any, 0);
                 if (_socket.ReceiveFromAsync(_receiving)) return;
-                Take();
+                if (!Take()) return;
             }
         }
 
-        private void Take()
+        /// <summary>False where the next attempt might fail as this one did: the next tick makes it, so that no error goes round here.</summary>
+        private bool Take()
         {
-            if (_disposed || _receiving.SocketError != SocketError.Success || _receiving.RemoteEndPoint is not IPEndPoint peer) return;
-            if (!table._core.TryStation(Guest, out var mac)) return; // nobody there yet: lost
+            if (_disposed) return false;
+            if (_receiving.SocketError != SocketError.Success)
+            {
+                table._core.Counters.NotServed++;
+                _paused = true;
+                return false;
+            }
+            // Nobody there yet: lost.
+            if (_receiving.RemoteEndPoint is not IPEndPoint peer || !table._core.TryStation(Guest, out var mac)) return true;
             var port = PortOf(peer);
             table._core.SendUdp(mac, table._core.Settings.Gateway, port, Guest, (ushort)forward.GuestPort,
                 _datagram.AsSpan(0, _receiving.BytesTransferred));
+            return true;
         }
 
         private ushort PortOf(IPEndPoint peer)

@@ -81,6 +81,8 @@ internal sealed class DemoCommand(HostServices services, ConsoleDescriptors desc
                 Disks = disk is null ? []
                     : [new DiskSpec { Id = "rootfs", Path = disk, IsRoot = true, Writeback = true, Engine = IoEngine.Async }],
                 Nets = options.Net is null ? [] : [new NetSpec { Id = "eth0", Backend = options.Net }],
+                // The initramfs has virtio drivers where one of the two is wanted; a system with keys to make should not wait for chance.
+                Entropy = disk is null && options.Net is null ? null : new EntropySpec(),
             },
         };
         return await new VmRunner(services, descriptors).RunAsync(description, options.Verbose, greeting);

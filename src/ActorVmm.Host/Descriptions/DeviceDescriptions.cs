@@ -1,4 +1,6 @@
+using System.Globalization;
 using ActorVmm.Actors;
+using ActorVmm.Actors.Host.Vm.Devices.Virtio;
 
 namespace ActorVmm.Host.Descriptions;
 
@@ -16,6 +18,16 @@ public sealed record DeviceDescriptions
 
     /// <summary>The entropy device, or null.</summary>
     public EntropySpec? Entropy { get; init; }
+
+    /// <summary>Refuses more devices than there are interrupt inputs, at the key with which they become too many.</summary>
+    internal void CheckCount(ObjectReader file, string disksKey, string netsKey)
+    {
+        var all = Disks.Count + Nets.Count + (Entropy is null ? 0 : 1);
+        if (all <= VirtioPlan.MaxDevices) return;
+        var key = Disks.Count > VirtioPlan.MaxDevices ? disksKey : Disks.Count + Nets.Count > VirtioPlan.MaxDevices ? netsKey : "entropy";
+        file.Reject(key, string.Create(CultureInfo.InvariantCulture,
+            $"{all} virtio devices are asked for; allowed are {VirtioPlan.MaxDevices} disks, network interfaces and entropy devices together"));
+    }
 
     /// <summary>Adds them to a VM.</summary>
     public VmSpec AddTo(VmSpec spec)

@@ -77,9 +77,12 @@ internal static class DiskDescriptions
             var size = block.Integer("queue-size", Need.Nullable, 4, 1024, ", a power of 2") ?? 256;
             if (!ulong.IsPow2(size))
                 block.Reject("queue-size", "allowed is a power of 2 from 4 to 1024");
+            var part = Partition(block);
+            if (part is not null && !root)
+                block.Reject("partuuid", "names the partition that the root is on: allowed with root = true only");
             disks.Add(new DiskSpec
             {
-                Id = id, Path = path ?? "", IsRoot = root, PartUuid = Partition(block),
+                Id = id, Path = path ?? "", IsRoot = root, PartUuid = part,
                 ReadOnly = block.Boolean("read-only", Need.Nullable) ?? false,
                 Writeback = block.Choice("cache", Need.Nullable, StringComparison.Ordinal, "writeback", "unsafe") is not "unsafe",
                 Engine = block.Choice("engine", Need.Nullable, StringComparison.Ordinal, "sync", "async") is "async"

@@ -28,7 +28,9 @@ internal static partial class FirecrackerDevices
         var entropy = Entropy(file);
         Pmem(file, root);
         MemoryHotplug(file);
-        return new DeviceDescriptions { Disks = disks, Nets = nets, Entropy = entropy };
+        var devices = new DeviceDescriptions { Disks = disks, Nets = nets, Entropy = entropy };
+        devices.CheckCount(file, "drives", "network-interfaces");
+        return devices;
     }
 
     private static EntropySpec? Entropy(ObjectReader file)

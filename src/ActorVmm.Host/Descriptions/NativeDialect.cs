@@ -51,6 +51,7 @@ internal static class NativeDialect
             Nets = NetDescriptions.Native(vm),
             Entropy = vm.Object("entropy", Need.Nullable) is { } entropy ? Entropy(entropy) : null,
         };
+        devices.CheckCount(vm, "block", "net");
         var faults = vm.Object("faults", Need.Nullable) is { } plan ? FaultSection.Read(plan, seed ?? 0) : FaultPlan.None;
         foreach (var (key, what) in NotBuiltYet)
             RefuseUnlessEmpty(vm, key, what);

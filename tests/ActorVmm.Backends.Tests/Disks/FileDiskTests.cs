@@ -106,6 +106,38 @@ public sealed class FileDiskTests
         Assert.Equal((1, 16UL), (woken, rig.Disk.Sectors));
     }
 
+    /// <summary>A file that nobody can flush: the kernel says EINVAL to fdatasync, and to nothing else that a disk does.</summary>
+    private const string Unflushable = "/proc/sys/kernel/ostype";
+
+    [Theory]
+    [InlineData(IoEngine.Sync)]
+    [InlineData(IoEngine.Async)]
+    public void A_flush_is_the_hosts_own_whose_failure_the_guest_hears_of(IoEngine engine)
+    {
+        using var rig = new DiskRig(new DiskOptions { Engine = engine, ReadOnly = true, Writeback = true }, 0, Unflushable);
+        Assert.Equal(DiskStatus.IoError, rig.Range(DiskOperation.Flush, 0, 0));
+        Assert.Equal(1, rig.Disk.Failures);
+    }
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void A_file_with_write_back_is_flushed_before_another_takes_its_place(bool writeback)
+    {
+        using var rig = new DiskRig(new DiskOptions { ReadOnly = true, Writeback = writeback }, 0, Unflushable);
+        var other = DiskRig.NewFile(512);
+        try
+        {
+            rig.Disk.ChangeTo(other);
+            Assert.Equal(other, rig.Disk.Path);
+            Assert.Equal(writeback ? 1 : 0, rig.Disk.Failures);
+        }
+        finally
+        {
+            File.Delete(other);
+        }
+    }
+
     [Fact]
     public void Another_file_takes_the_place_of_the_first()
     {

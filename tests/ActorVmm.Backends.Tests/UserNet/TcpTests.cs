@@ -306,6 +306,30 @@ public sealed class TcpTests : IDisposable
     }
 
     [Fact]
+    public void A_host_out_of_descriptors_is_asked_again_at_the_next_tick_and_not_before()
+    {
+        var asked = 0;
+        var settings = new UserNetSettings();
+        var core = new UserNetCore(settings, TimeProvider.System);
+        using var table = new TcpTable(core, new Routes(settings))
+        {
+            AcceptAsync = (_, accepting) =>
+            {
+                Assert.InRange(++asked, 1, 3);
+                accepting.SocketError = SocketError.TooManyOpenSockets;
+                return asked == 3; // the third attempt waits, as on a host that has recovered
+            },
+        };
+        table.Listen(PortForward.Parse("tcp:0-80", out _)!);
+        Assert.Equal((1, 1), (asked, core.Counters.TcpOverLimit));
+        table.Tick(100);
+        Assert.Equal((2, 2), (asked, core.Counters.TcpOverLimit));
+        table.Tick(200);
+        table.Tick(300);
+        Assert.Equal((3, 2), (asked, core.Counters.TcpOverLimit));
+    }
+
+    [Fact]
     public void The_end_of_the_network_resets_what_is_open()
     {
         var guest = new GuestEnd();

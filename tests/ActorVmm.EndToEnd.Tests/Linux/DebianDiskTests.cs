@@ -14,6 +14,7 @@ namespace ActorVmm.EndToEnd.Tests.Linux;
 public sealed class DebianDiskTests : IDisposable
 {
     private static readonly TimeSpan SystemdDeadline = TimeSpan.FromMinutes(20);
+    private static readonly TimeSpan DownloadDeadline = TimeSpan.FromMinutes(20);
     private readonly ITestOutputHelper _output;
     private readonly string _here;
 
@@ -46,6 +47,36 @@ public sealed class DebianDiskTests : IDisposable
             });
         }
         DiskImages.Check(spec.Disks[0].Path);
+    }
+
+    [SkippableFact]
+    public async Task The_demo_on_a_disk_with_a_network_pings_downloads_and_keeps_a_file()
+    {
+        const int length = 100_000_000;
+        var disk = (await SpecAsync(new RootImageOptions())).Disks[0].Path;
+        await using var server = new FileServer();
+        for (var boot = 1; boot <= 2; boot++)
+        {
+            await using var program = ActorVmmProcess.Start("demo", "--disk", disk, "--net");
+            var shell = program.Shell;
+            await shell.LogInAsync();
+            Assert.Equal("/dev/vda", await shell.RunAsync("findmnt -n -o SOURCE /"));
+            Assert.Matches("^virtio_rng", await shell.RunAsync("cat /sys/class/misc/hw_random/rng_current"));
+            Assert.Contains(" 0% packet loss", await shell.RunAsync("ping -c 3 10.0.2.2"), StringComparison.Ordinal);
+            if (boot == 1)
+            {
+                Assert.Equal(FileServer.Sha256(FileServer.Content(length)) + "  /root/file", await shell.RunAsync(
+                    $"curl -s -o /root/file http://10.0.2.2:{server.Port}/{length} && sha256sum /root/file", DownloadDeadline));
+            }
+            else
+            {
+                Assert.Equal(FileServer.Sha256(FileServer.Content(length)) + "  /root/file",
+                    await shell.RunAsync("sha256sum /root/file", DownloadDeadline));
+            }
+            shell.Type("poweroff");
+            Assert.Equal((0, "stopped: poweroff"), await program.EndAsync(Shell.BootDeadline));
+        }
+        DiskImages.Check(disk);
     }
 
     [SkippableFact]

@@ -84,7 +84,9 @@ public sealed class DiskTests : IDisposable
             // Written data arrives, and what is discarded reads as zeroes from a sparse file.
             await shell.RunAsync("yes actor | dd of=/dev/vda bs=1M count=4 iflag=fullblock conv=fsync 2>/dev/null");
             Assert.Equal("actor"u8, File.ReadAllBytes(plain).AsSpan(0, 5));
-            await shell.RunAsync("blkdiscard -o 1048576 -l 1048576 /dev/vda 2>/dev/null || true");
+            Assert.Equal("0", await shell.RunAsync("blkdiscard -o 1048576 -l 1048576 /dev/vda; echo $?"));
+            Assert.Equal("zeroes", await shell.RunAsync(
+                "dd if=/dev/vda bs=1M skip=1 count=1 2>/dev/null | cmp -n 1048576 - /dev/zero && echo zeroes"));
             Assert.NotEqual("0", await shell.RunAsync("dd if=/dev/zero of=/dev/vdc bs=512 count=1 2>/dev/null; echo $?"));
 
             // 1.5 MiB at half a MiB each second, of which the first half MiB is free.

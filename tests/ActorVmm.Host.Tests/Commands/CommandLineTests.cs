@@ -216,6 +216,19 @@ public sealed class CommandLineTests : IDisposable
         Assert.Equal(("demo", 2, 512), (host.Started!.Name, host.Started.Vcpus, host.Started.MemoryMib));
         Assert.StartsWith("console=ttyS0,115200n8r reboot=k panic=-1 ", host.Started.Kernel.CommandLine, StringComparison.Ordinal);
         Assert.EndsWith(" actorvmm.input=script", host.Started.Kernel.CommandLine, StringComparison.Ordinal);
+        Assert.Empty(host.Started.Entropy);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Demo_with_a_disk_or_a_network_has_an_entropy_device(bool disk)
+    {
+        string[] options = disk ? ["--disk", _here.Write("disk.img", new string('.', 512))] : ["--net"];
+        var host = new FakeVmHost();
+        Assert.Equal(0, await Invoke(host, "q", ["demo", "--kernel", Path.Combine(_here.Path, "vmlinuz"), .. options]));
+        Assert.Single(host.Started!.Entropy);
+        Assert.Equal(1, host.Started.Disks.Count + host.Started.Nets.Count);
     }
 }
 

@@ -77,9 +77,41 @@ public sealed class DiskDescriptionTests : IDisposable
     [InlineData("{ path = a.img, queues = 17 }", "block[0].queues = 17")]
     [InlineData("{ path = a.img, cache = none }", "one of writeback, unsafe")]
     [InlineData("{ path = a.img, partuuid = \"a b\" }", "allowed is a partition's UUID")]
+    [InlineData("{ path = a.img, partuuid = 0eaa91a0-01 }", "block[0].partuuid = 0eaa91a0-01: names the partition that the root is on")]
+    [InlineData("{ path = a.img, partuuid = x-1, root = false }", "allowed with root = true only")]
     [InlineData("{ path = a.img, size = 5 }", "block[0].size")]
     public void The_rules_of_block_devices_are_checked(string disks, string expected) =>
         Assert.Contains(expected, _here.HoconErrors($"kernel.path = vmlinuz\nblock = [{disks}]"), StringComparison.Ordinal);
+
+    [Theory]
+    [InlineData(18, 0, false, "block = ", "18 virtio devices are asked for; allowed are 17")]
+    [InlineData(10, 8, false, "net = ", "18 virtio devices are asked for; allowed are 17")]
+    [InlineData(10, 7, true, "entropy = ", "18 virtio devices are asked for; allowed are 17")]
+    public void More_devices_than_interrupt_inputs_are_refused(int disks, int nets, bool entropy, string key, string expected)
+    {
+        string Native(int count) => $$"""
+            kernel.path = vmlinuz
+            block = [ {{string.Join(", ", Enumerable.Repeat("{ path = a.img }", count))}} ]
+            net = [ {{string.Join(", ", Enumerable.Repeat("{ user {} }", nets))}} ]
+            {{(entropy ? "entropy {}" : "")}}
+            """;
+        var errors = _here.HoconErrors(Native(disks));
+        Assert.Contains($": {key}", errors, StringComparison.Ordinal);
+        Assert.Contains(expected, errors, StringComparison.Ordinal);
+        Assert.Equal(17 - nets - (entropy ? 1 : 0), _here.Hocon(Native(disks - 1)).ToSpec().Disks.Count);
+
+        string Firecracker(int count) => $$"""
+            { {{Boot}}, "drives": [ {{string.Join(", ", Enumerable.Range(0, count).Select(
+                i => $$"""{ "drive_id": "d{{i}}", "is_root_device": false, "path_on_host": "a.img", "is_read_only": true }"""))}} ],
+              "network-interfaces": [ {{string.Join(", ", Enumerable.Range(0, nets).Select(
+                i => $$"""{ "iface_id": "n{{i}}", "host_dev_name": "tap{{i}}" }"""))}} ] {{(entropy ? ", \"entropy\": {}" : "")}} }
+            """;
+        errors = _here.JsonErrors(Firecracker(disks));
+        Assert.Contains($": {key.Replace("block", "drives", StringComparison.Ordinal).Replace("net", "network-interfaces", StringComparison.Ordinal)}",
+            errors, StringComparison.Ordinal);
+        Assert.Contains(expected, errors, StringComparison.Ordinal);
+        Assert.Equal(17 - nets - (entropy ? 1 : 0), _here.Json(Firecracker(disks - 1)).ToSpec().Disks.Count);
+    }
 
     private string At(string name) => Path.Combine(_here.Path, name);
 }

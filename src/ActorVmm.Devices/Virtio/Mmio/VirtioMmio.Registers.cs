@@ -117,7 +117,8 @@ public sealed partial class VirtioMmio
     {
         if (_resumeDue) Resume();
         if (value == 0 && SelectedQueue is { Setup.Ready: true }) return ResetQueue(); // §4.2.2.2: the driver stops using the queue
-        if (value != 1 || !MayBeSetUp) return false;
+        // A device that cannot go on uses no queue until it is reset as a whole (virtio 1.2 §2.1.2), whatever is reset alone.
+        if (value != 1 || !MayBeSetUp || _ledger.NeedsReset is not null) return false;
         var queue = SelectedQueue!;
         queue.Setup = queue.Setup with { Ready = true };
         if (!_active) return true;

@@ -398,6 +398,26 @@ public sealed class VirtioMmioTests : IDisposable
     }
 
     [Fact]
+    public void A_device_that_asks_for_a_reset_does_not_go_on_with_a_queue_that_was_reset_alone()
+    {
+        Driver.Start(VirtioFeatures.RingReset);
+        _rig.Mmio.NeedsReset("the backend is gone");
+        Driver.Write(MmioRegister.QueueSel, 0);
+        Driver.Write(MmioRegister.QueueReset, 1);
+        Driver.Rings[0].Clear();
+        Driver.Rings[0].Add(Driver.Readable("x"u8), Driver.Writable(1));
+        Driver.Rings[0].Publish();
+        Driver.SetUpQueue(0, Driver.Rings[0]);
+        Assert.Equal(0u, Driver.Read(MmioRegister.QueueReady));
+        Driver.Ring(0);
+        Assert.Equal(0UL, _rig.Ledger.Queues[0].Taken);
+        Driver.Start();
+        Driver.Rings[0].Add(Driver.Readable("x"u8), Driver.Writable(1));
+        Driver.Kick(0);
+        Assert.Single(Driver.Rings[0].Collect());
+    }
+
+    [Fact]
     public void A_ledger_for_other_queues_and_features_of_the_transport_are_refused()
     {
         Assert.Throws<ArgumentException>(() => new VirtioMmio(new EchoDevice(16), new VirtioLedger([32]), _rig.Memory, _rig.Line));
