@@ -69,7 +69,7 @@ internal sealed class HostDaemon(HostServices services, ConsoleDescriptors descr
             return await ServeAsync(options, description, listeners, host, own ?? ((IActorSystemOwner)host).System,
                 log).ConfigureAwait(false);
         }
-        catch (IOException refused)
+        catch (Exception refused) when (refused is IOException or UnauthorizedAccessException)
         {
             await descriptors.Errors.WriteLineAsync($"actorvmm: {refused.Message}").ConfigureAwait(false);
             return ExitCodes.Failure;

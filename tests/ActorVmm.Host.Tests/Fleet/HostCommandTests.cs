@@ -169,11 +169,28 @@ public sealed class HostCommandTests
         var second = new StringWriter(System.Globalization.CultureInfo.InvariantCulture);
         Assert.Equal(33, await new ActorVmm.Host.Fleet.HostDaemon(host.Services, new ConsoleDescriptors(0, 1, second, _ => { }))
             .RunAsync(new(null, host.Socket, null, null, Verbose: false)).WaitAsync(HostFixture.Patience));
-        Assert.Contains("another host listens", second.ToString(), StringComparison.Ordinal);
+        Assert.Contains("another process listens", second.ToString(), StringComparison.Ordinal);
+        Assert.Equal((0, "a\nb\n", ""), await host.CommandAsync("ps --names")); // the first one is reached as before
 
         Assert.Equal(0, await host.EndAsync());
         Assert.False(File.Exists(host.Socket));
         Assert.EndsWith("stopped: requested\n", host.DaemonErrors, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_file_that_is_no_socket_is_never_deleted_for_one()
+    {
+        await using var host = new HostFixture();
+        var path = host.Here.Write("notes.txt", "precious");
+        foreach (var line in (string[])[$"host --socket {path}", $"run --api-sock {path}"])
+        {
+            var errors = new StringWriter(System.Globalization.CultureInfo.InvariantCulture);
+            var status = await new CommandLineInterface(host.Services, new ConsoleDescriptors(0, 1, errors, _ => { }), TextWriter.Null)
+                .InvokeAsync(line.Split(' ')).WaitAsync(HostFixture.Patience);
+            Assert.True(status == 33 && errors.ToString().Contains("exists and is no socket", StringComparison.Ordinal),
+                $"{line}: {status} {errors}");
+            Assert.Equal("precious", await File.ReadAllTextAsync(path));
+        }
     }
 
     [Fact]
