@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.CommandLine.Parsing;
 using System.Globalization;
 using System.Text;
 using System.Text.Json;
@@ -11,10 +12,7 @@ namespace ActorVmm.Host.Commands;
 /// <summary>The commands about many VMs: the daemon, and the clients of its API.</summary>
 internal sealed class HostCommands(HostServices services, ConsoleDescriptors descriptors, TextWriter output, Option<bool> verbose)
 {
-    private readonly Option<string?> _socket = new("--socket", "-s")
-    {
-        Description = $"The host's socket (default: {HostClient.Variable}, or the user's own).", HelpName = "PATH", Recursive = true,
-    };
+    private readonly Option<string?> _socket = SocketOption();
 
     private readonly Option<bool> _json = new("--json") { Description = "For machines: what the API says." };
 
@@ -33,6 +31,7 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         var config = new Option<string?>("--config", "-c") { Description = "The description of host and VMs (HOCON; *.json: JSON).",
             HelpName = "FILE" };
         var port = new Option<int?>("--tcp-port") { Description = "The API on 127.0.0.1 too; needs --token-file.", HelpName = "N" };
+        Require(port, static value => value is >= 0 and <= 65535, "0 to 65535; 0 takes any that is free");
         var token = new Option<string?>("--token-file") { Description = "First line: the bearer token for TCP.", HelpName = "FILE" };
         var check = new Option<bool>("--check") { Description = "Only validates the description." };
         var command = new Command("host", "Runs many VMs under one supervisor, as a daemon with an API.") { config, port, token, check,
@@ -154,10 +153,7 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         var name = VmArgument();
         var follow = new Option<bool>("--follow", "-f") { Description = "Goes on until Ctrl-C." };
         var tail = new Option<long?>("--tail", "-n") { Description = "Only the last N lines.", HelpName = "N" };
-        tail.Validators.Add(result =>
-        {
-            if (result.Tokens is [{ Value: ['-', ..] value }]) result.AddError($"--tail {value}: allowed is 0 or more");
-        });
+        Require(tail, static value => value is >= 0, "0 or more");
         var command = Client("logs", "Prints what a VM's console has printed, from its first byte.", [name, follow, tail],
             async (host, parsed, cancel) =>
         {
@@ -187,6 +183,7 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         var name = VmArgument();
         var replay = new Option<long?>("--replay") { Description = "Begins with the last N bytes (default: all that is kept).",
             HelpName = "N" };
+        Require(replay, static value => value is >= 0, "0 or more");
         var command = Client("console", "Attaches to a VM's console; Ctrl-A X detaches, and the VM runs on.", [name, replay],
             (host, parsed, cancel) =>
             new ConsoleClient(descriptors).RunAsync(host, parsed.GetValue(name)!, parsed.GetValue(replay), cancel));
@@ -198,10 +195,12 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         var count = new Option<int>("--iterations", "-n") { Description = "How many times; 0 goes on until Ctrl-C.", HelpName = "N" };
         var period = new Option<double>("--period", "-d") { Description = "Seconds between them.", HelpName = "SECONDS",
             DefaultValueFactory = _ => 1 };
+        Require(count, static value => value >= 0, "0 or more");
+        Require(period, static value => value is > 0 and <= 3600, "more than 0 and up to 3600 seconds");
         var command = Client("top", "Shows what VMs do, live: CPU, exits per second, memory, restarts.", [count, period],
             (host, parsed, cancel) =>
             new TopView(output, isLive: Terminal.Libc.IsTerminal(descriptors.Output)).RunAsync(host, parsed.GetValue(count),
-                TimeSpan.FromSeconds(Math.Clamp(parsed.GetValue(period), 0.05, 3600)), parsed.GetValue(_json), cancel));
+                TimeSpan.FromSeconds(Math.Max(parsed.GetValue(period), 0.05)), parsed.GetValue(_json), cancel));
         return Examples.Of(command, "actorvmm top", "actorvmm top -n 1 --json");
     }
 
@@ -330,6 +329,43 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
     }
 
     // ---- What they share.
+
+    private static Option<string?> SocketOption()
+    {
+        var option = new Option<string?>("--socket", "-s")
+        {
+            Description = $"The host's socket (default: {HostClient.Variable}, or the user's own).", HelpName = "PATH", Recursive = true,
+        };
+        option.Validators.Add(static result =>
+        {
+            if (result.Tokens is not [{ Value: { } path }]) return;
+            if (path.Length == 0 || path.Contains('\0', StringComparison.Ordinal)) result.AddError("--socket: allowed is a path");
+            else if (Path.GetFullPath(path) is var full && !SocketFile.IsShortEnough(full))
+                result.AddError($"--socket {path}: {SocketFile.TooLong(full)}");
+        });
+        return option;
+    }
+
+    /// <summary>Refuses what can be read but makes no sense; what cannot be read is refused by the parser.</summary>
+    private static void Require<T>(Option<T> option, Predicate<T?> isAllowed, string allowed) => option.Validators.Add(result =>
+    {
+        if (result.Tokens is [{ Value: { } text }] && Read(result, option, out var value) && !isAllowed(value))
+            result.AddError($"{option.Name} {text}: allowed is {allowed}");
+    });
+
+    private static bool Read<T>(OptionResult result, Option<T> option, out T? value)
+    {
+        try
+        {
+            value = result.GetValue(option);
+            return true;
+        }
+        catch (InvalidOperationException)
+        {
+            value = default;
+            return false;
+        }
+    }
 
     private static Argument<string> VmArgument() => new("VM") { Description = "Name of a VM." };
 

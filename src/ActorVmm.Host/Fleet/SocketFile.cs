@@ -1,3 +1,4 @@
+using System.Globalization;
 using System.Net.Sockets;
 using System.Text;
 using Mono.Unix.Native;
@@ -12,6 +13,10 @@ internal static class SocketFile
 
     /// <summary>True for a path that <c>sockaddr_un</c> holds.</summary>
     public static bool IsShortEnough(string path) => Encoding.UTF8.GetByteCount(path) <= MaxPath;
+
+    /// <summary>What is wrong with a path that is not.</summary>
+    public static string TooLong(string path) => string.Create(CultureInfo.InvariantCulture,
+        $"the whole path has {Encoding.UTF8.GetByteCount(path)} bytes; allowed are {MaxPath} for a socket");
 
     /// <summary>
     /// Makes room for a socket. Only a socket that nobody listens on, which a crash has left behind, is deleted; what else has this name

@@ -44,6 +44,13 @@ public sealed class HostCommandTests
     [InlineData("link a net0 sideways", 153, "sideways")]
     [InlineData("stop a --deadline soon", 152, "allowed is a time")]
     [InlineData("logs a --tail -1", 153, "--tail -1: allowed is 0 or more")]
+    [InlineData("logs a --tail soon", 153, "soon")]
+    [InlineData("console a --replay -5", 153, "--replay -5: allowed is 0 or more")]
+    [InlineData("top -n -3", 153, "--iterations -3: allowed is 0 or more")]
+    [InlineData("top -n 1 -d -1", 153, "--period -1: allowed is more than 0 and up to 3600 seconds")]
+    [InlineData("top -n 1 -d nan", 153, "--period nan: allowed is more than 0")]
+    [InlineData("top -n 1 -d soon", 153, "soon")]
+    [InlineData("host --tcp-port 99999 --token-file tok", 153, "--tcp-port 99999: allowed is 0 to 65535")]
     [InlineData("create nix.json", 152, "cannot be read")]
     [InlineData("inject a kind=block-eoi", 152, "did you mean block-eio?")]
     [InlineData("inject b kind=block-eio", 33, "b is stopped: a fault needs a VM that runs")]
@@ -175,6 +182,17 @@ public sealed class HostCommandTests
         Assert.Equal(0, await host.EndAsync());
         Assert.False(File.Exists(host.Socket));
         Assert.EndsWith("stopped: requested\n", host.DaemonErrors, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("host"), InlineData("ps")]
+    public async Task A_socket_whose_path_is_too_long_is_refused(string command)
+    {
+        await using var host = new HostFixture();
+        var errors = new StringWriter(System.Globalization.CultureInfo.InvariantCulture);
+        Assert.Equal(153, await new CommandLineInterface(host.Services, new ConsoleDescriptors(0, 1, errors, _ => { }), TextWriter.Null)
+            .InvokeAsync([command, "--socket", "/tmp/" + new string('x', 115)]).WaitAsync(HostFixture.Patience));
+        Assert.Contains("the whole path has 120 bytes; allowed are 107", errors.ToString(), StringComparison.Ordinal);
     }
 
     [Fact]
