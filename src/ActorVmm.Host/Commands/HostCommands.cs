@@ -113,7 +113,7 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
 
     private Command Many(string verb, string what, string path, params Option[] options)
     {
-        var names = new Argument<string[]>("VM") { Description = "Names of VMs.", Arity = ArgumentArity.OneOrMore };
+        var names = Named(new Argument<string[]>("VM") { Description = "Names of VMs.", Arity = ArgumentArity.OneOrMore });
         var command = Client(verb, what, [names, .. options], (host, parsed, cancel) =>
             EachAsync(host, parsed, parsed.GetValue(names)!, HttpMethod.Post,
                 name => $"/vms/{Uri.EscapeDataString(name)}/{path}{Query(parsed)}", verb, cancel));
@@ -139,7 +139,7 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
 
     private Command Rm()
     {
-        var names = new Argument<string[]>("VM") { Description = "Names of VMs.", Arity = ArgumentArity.OneOrMore };
+        var names = Named(new Argument<string[]>("VM") { Description = "Names of VMs.", Arity = ArgumentArity.OneOrMore });
         var force = new Option<bool>("--force", "-f") { Description = "Kills VMs that run." };
         var command = Client("rm", "Removes VMs.", [names, force],
             (host, parsed, cancel) => EachAsync(host, parsed, parsed.GetValue(names)!,
@@ -186,7 +186,7 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         Require(replay, static value => value is >= 0, "0 or more");
         var command = Client("console", "Attaches to a VM's console; Ctrl-A X detaches, and the VM runs on.", [name, replay],
             (host, parsed, cancel) =>
-            new ConsoleClient(descriptors).RunAsync(host, parsed.GetValue(name)!, parsed.GetValue(replay), cancel));
+            new ConsoleClient(descriptors).RunAsync(host, parsed.GetValue(name)!, parsed.GetValue(replay), cancel), hasJson: false);
         return Examples.Of(command, "actorvmm console web-0", "echo uname -r | actorvmm console --replay 0 web-0");
     }
 
@@ -297,6 +297,10 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
                 var path = $"/vms/{Escape(parsed, name)}/faults";
                 if (parsed.GetValue(heal)) await host.TextAsync(HttpMethod.Delete, path, cancel: cancel).ConfigureAwait(false);
                 else await host.TextAsync(HttpMethod.Post, path, new StringContent(parsed.GetValue(rule)!), cancel).ConfigureAwait(false);
+                if (parsed.GetValue(_json))
+                    await PrintAsync(JsonSerializer.Serialize(
+                        new InjectView(parsed.GetValue(name)!, parsed.GetValue(rule), parsed.GetValue(heal)),
+                        ApiJson.Default.InjectView)).ConfigureAwait(false);
             });
         command.Validators.Add(result =>
         {
@@ -367,13 +371,27 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         }
     }
 
-    private static Argument<string> VmArgument() => new("VM") { Description = "Name of a VM." };
+    private static Argument<string> VmArgument() => Named(new Argument<string>("VM") { Description = "Name of a VM." });
+
+    /// <summary>What cannot be a name would make another path of the API.</summary>
+    private static T Named<T>(T argument) where T : Argument
+    {
+        argument.Validators.Add(static result =>
+        {
+            foreach (var token in result.Tokens)
+                if (!Descriptions.DescriptionChecks.IsName(token.Value))
+                    result.AddError($"'{token.Value}' is no VM's name: allowed are 1 to 64 letters, digits, '-' and '_'");
+        });
+        return argument;
+    }
 
     private static string Escape(ParseResult parsed, Argument<string> name) => Uri.EscapeDataString(parsed.GetValue(name)!);
 
-    private Command Client(string verb, string what, IEnumerable<Symbol> parts, Func<HostClient, ParseResult, CancellationToken, Task> run)
+    private Command Client(string verb, string what, IEnumerable<Symbol> parts,
+        Func<HostClient, ParseResult, CancellationToken, Task> run, bool hasJson = true)
     {
-        var command = new Command(verb, what) { _socket, _json };
+        var command = new Command(verb, what) { _socket };
+        if (hasJson) command.Add(_json);
         foreach (var part in parts)
         {
             if (part is Argument argument) command.Add(argument);

@@ -51,6 +51,9 @@ public sealed class HostCommandTests
     [InlineData("top -n 1 -d nan", 153, "--period nan: allowed is more than 0")]
     [InlineData("top -n 1 -d soon", 153, "soon")]
     [InlineData("host --tcp-port 99999 --token-file tok", 153, "--tcp-port 99999: allowed is 0 to 65535")]
+    [InlineData("start a/b", 153, "'a/b' is no VM's name")]
+    [InlineData("rm ..", 153, "'..' is no VM's name")]
+    [InlineData("console a --json", 153, "--json")]
     [InlineData("create nix.json", 152, "cannot be read")]
     [InlineData("inject a kind=block-eoi", 152, "did you mean block-eio?")]
     [InlineData("inject b kind=block-eio", 33, "b is stopped: a fault needs a VM that runs")]
@@ -91,7 +94,21 @@ public sealed class HostCommandTests
         Assert.Equal((0, "", ""), await host.CommandAsync("inject a kind=actor-crash,device=serial0,times=3"));
         Assert.Contains("injected: actor-crash (actor-crash on serial0)", (await host.CommandAsync("events")).Output, StringComparison.Ordinal);
         Assert.Equal((0, "", ""), await host.CommandAsync("inject a --heal"));
+        Assert.Equal((0, "{\"vm\":\"a\",\"rule\":\"kind=actor-crash,device=serial0\",\"healed\":false}\n", ""),
+            await host.CommandAsync("inject a kind=actor-crash,device=serial0 --json"));
+        Assert.Equal((0, "{\"vm\":\"a\",\"rule\":null,\"healed\":true}\n", ""), await host.CommandAsync("inject a --heal --json"));
         Assert.Contains("all faults end", (await host.CommandAsync("events")).Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Top_tells_machines_what_its_table_shows()
+    {
+        await using var host = await new HostFixture().StartAsync(Two);
+        using var top = JsonDocument.Parse((await host.CommandAsync("top -n 1 -d 0.05 --json")).Output);
+        Assert.Equal(2, top.RootElement.GetArrayLength());
+        foreach (var vm in top.RootElement.EnumerateArray())
+            Assert.True(vm.GetProperty("cpuPercent").GetDouble() >= 0 && vm.GetProperty("exitsPerSecond").GetDouble() >= 0
+                && vm.GetProperty("memoryMib").GetInt32() == 16, vm.GetRawText());
     }
 
     [Fact]
@@ -219,7 +236,7 @@ public sealed class HostCommandTests
         var zsh = (await host.CommandAsync("completion zsh")).Output;
         foreach (var command in (string[])["demo", "run", "check", "doctor", "host", "ps", "start", "stop", "pause", "resume", "kill",
             "restart", "rm",
-            "logs", "console", "top", "tree", "inspect", "events", "pulse", "link", "inject", "reload", "create", "completion"])
+            "logs", "console", "top", "tree", "inspect", "events", "pulse", "link", "inject", "reload", "create", "completion", "experiment"])
         {
             var help = await host.CommandAsync($"{command} --help");
             Assert.True(help.Status == 0 && help.Output.Contains("Examples:", StringComparison.Ordinal), $"{command}: {help.Output}");
@@ -227,5 +244,8 @@ public sealed class HostCommandTests
             Assert.Contains($"    {command})\n", zsh, StringComparison.Ordinal);
             Assert.Contains($"      '{command}:", zsh, StringComparison.Ordinal);
         }
+
+        foreach (var part in (string[])["run", "replay", "diff"])
+            Assert.Contains("Examples:", (await host.CommandAsync($"experiment {part} --help")).Output, StringComparison.Ordinal);
     }
 }
