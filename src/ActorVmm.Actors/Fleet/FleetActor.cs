@@ -66,8 +66,11 @@ internal sealed class FleetActor : UntypedActor
         var spec = define.Definition.Spec;
         if (Find(spec.Name) is { } known)
         {
-            if (define.Replace) known.Keeper.Tell(new FleetProtocol.Redefine(define.Definition, define.Done));
-            else define.Done.TrySetException(new FleetException(FleetFault.Conflict, $"there is a VM named {spec.Name} already"));
+            if (!define.Replace)
+                define.Done.TrySetException(new FleetException(FleetFault.Conflict, $"there is a VM named {spec.Name} already"));
+            else if (MemoryLimitAgainst(spec, instead: known) is { } tooMuch)
+                define.Done.TrySetException(new FleetException(FleetFault.Limit, tooMuch));
+            else known.Keeper.Tell(new FleetProtocol.Redefine(define.Definition, define.Done));
             return;
         }
 
@@ -94,12 +97,17 @@ internal sealed class FleetActor : UntypedActor
         define.Done.TrySetResult(vm.Status);
     }
 
-    private string? LimitAgainst(VmSpec spec)
+    private string? LimitAgainst(VmSpec spec) => _parts.Board.Count >= _parts.Limits.MaxVms
+        ? $"this host has {_parts.Board.Count} VMs and may have {_parts.Limits.MaxVms}"
+        : MemoryLimitAgainst(spec, instead: null);
+
+    /// <summary>What the limit of memory has against a VM that is new, or that comes instead of another description of itself.</summary>
+    private string? MemoryLimitAgainst(VmSpec spec, ManagedVm? instead)
     {
-        if (_parts.Board.Count >= _parts.Limits.MaxVms)
-            return $"this host has {_parts.Board.Count} VMs and may have {_parts.Limits.MaxVms}";
-        var memory = _parts.Board.Values.Sum(static vm => (long)vm.Definition.Spec.MemoryMib) + spec.MemoryMib;
-        return memory > _parts.Limits.MaxMemoryMib
+        var before = (long)(instead?.Definition.Spec.MemoryMib ?? 0);
+        var memory = _parts.Board.Values.Sum(static vm => (long)vm.Definition.Spec.MemoryMib) - before + spec.MemoryMib;
+        // Whoever does not grow is not refused for what others have.
+        return memory > _parts.Limits.MaxMemoryMib && spec.MemoryMib > before
             ? $"with {spec.Name} the VMs of this host would have {memory} MiB of memory; allowed are {_parts.Limits.MaxMemoryMib}"
             : null;
     }

@@ -46,10 +46,17 @@ internal sealed class KeeperActor : UntypedActor, IWithTimers
     protected override void PreStart()
     {
         // After a failure of this actor: the VM has run on meanwhile, or has ended.
-        if (_vm.Handle is not { } handle || State is VmState.Stopped or VmState.Failed) return;
+        if (State is VmState.Stopped or VmState.Failed) return;
         _began = Stopwatch.GetTimestamp();
+        if (State == VmState.BackingOff)
+        {
+            BecomeStopped(VmState.Failed, "its keeper failed", exitCode: 33); // the timer went with the actor
+            return;
+        }
+
+        if (_vm.Handle is not { } handle) return; // it is being started, and what comes of that is sent to this address
         Watch(handle);
-        if (State is VmState.Starting or VmState.BackingOff) BecomeStopped(VmState.Failed, "its keeper failed", exitCode: 33);
+        if (State == VmState.Starting) BecomeStopped(VmState.Failed, "its keeper failed", exitCode: 33);
         else if (State == VmState.Stopping) handle.Stop();
     }
 
@@ -144,6 +151,7 @@ internal sealed class KeeperActor : UntypedActor, IWithTimers
             Vcpus = definition.Spec.Vcpus, MemoryMib = definition.Spec.MemoryMib,
         };
         var run = Run;
+        _vm.Handle = null; // of the run before: its end must never be taken for that of this one
         Enter(VmState.Starting, "starting", "");
         _ = Task.Run(() => StartAsync(run, definition, resets)).PipeTo(Self, Self, started => started, cause => new RunRefused(run, cause));
     }

@@ -34,7 +34,7 @@ public sealed class ManagedVm
         internal set => Volatile.Write(ref field, value);
     }
 
-    /// <summary>The present or last run; null before the first.</summary>
+    /// <summary>The present or last run; null before the first, and while one is being started.</summary>
     public IVmHandle? Handle
     {
         get => Volatile.Read(ref field);

@@ -31,7 +31,9 @@ internal static class ApiErrors
             var status = http.Response.StatusCode;
             if (status < 400 || http.Response.HasStarted || http.Response.ContentType is not null) return;
             await WriteAsync(http, status, CodeOf(status),
-                $"{http.Request.Method} {http.Request.Path}: {MessageOf(status)}").ConfigureAwait(false);
+                // The binding of parameters answers with an empty 400: the query shows which of them it was.
+                $"{http.Request.Method} {http.Request.Path}{(status == 400 ? http.Request.QueryString : default)}: {MessageOf(status)}")
+                .ConfigureAwait(false);
         }
         catch (FleetException refused)
         {
@@ -99,6 +101,7 @@ internal static class ApiErrors
 
     private static string MessageOf(int status) => status switch
     {
+        400 => "a parameter is missing or cannot be read; GET /openapi/v1.json has their types",
         404 => "there is no such path; GET /openapi/v1.json lists them",
         405 => "this path has other methods; GET /openapi/v1.json lists them",
         _   => "the request was refused",

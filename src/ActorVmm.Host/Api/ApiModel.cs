@@ -79,6 +79,12 @@ internal sealed record PulseView(double PauseMilliseconds);
 /// <param name="State">up or down.</param>
 internal sealed record LinkView(string Vm, string Device, string State);
 
+/// <summary>What <c>inject</c> has done.</summary>
+/// <param name="Vm">Name of the VM.</param>
+/// <param name="Rule">The rule that was added; null where faults were ended.</param>
+/// <param name="Healed">All faults of the VM were ended.</param>
+internal sealed record InjectView(string Vm, string? Rule, bool Healed);
+
 /// <summary>Source-generated, so that the command line need not look at types when it starts.</summary>
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase,
     DefaultIgnoreCondition = JsonIgnoreCondition.Never, UseStringEnumConverter = true)]
@@ -89,6 +95,7 @@ internal sealed record LinkView(string Vm, string Device, string State);
 [JsonSerializable(typeof(NodeView))]
 [JsonSerializable(typeof(PulseView))]
 [JsonSerializable(typeof(LinkView))]
+[JsonSerializable(typeof(InjectView))]
 [JsonSerializable(typeof(FleetEvent))]
 [JsonSerializable(typeof(IReadOnlyList<FleetEvent>))]
 [JsonSerializable(typeof(ReloadReport))]

@@ -1,5 +1,4 @@
 using System.Net;
-using System.Net.Sockets;
 using ActorVmm.Actors.Host.Vm.Vcpus;
 using ActorVmm.Host.Fleet;
 using ActorVmm.Host.Metrics;
@@ -33,6 +32,9 @@ internal sealed class ApiServer : IAsyncDisposable
     private readonly string? _socket;
 
     private readonly IDisposable[] _owned;
+
+    /// <summary>Only a server that has begun to listen has made the socket: one that was refused must leave that of the other host.</summary>
+    private bool _ownsSocket;
 
     private ApiServer(WebApplication app, string? socket, params IDisposable[] owned) => (_app, _socket, _owned) = (app, socket, owned);
 
@@ -95,7 +97,12 @@ internal sealed class ApiServer : IAsyncDisposable
     /// <exception cref="IOException">The socket or the port cannot be had; the message says why.</exception>
     public async Task StartAsync(CancellationToken cancel)
     {
-        if (_socket is { } path) await PrepareSocketAsync(path, cancel).ConfigureAwait(false);
+        if (_socket is { } path)
+        {
+            if (Path.GetDirectoryName(path) is { Length: > 0 } directory) PrivateFiles.MakeDirectory(directory);
+            SocketFile.MakeWay(path);
+        }
+
         var mask = Mono.Unix.Native.Syscall.umask(Mono.Unix.Native.FilePermissions.ALLPERMS & ~Mono.Unix.Native.FilePermissions.S_IRUSR
             & ~Mono.Unix.Native.FilePermissions.S_IWUSR);
         try
@@ -107,6 +114,7 @@ internal sealed class ApiServer : IAsyncDisposable
             _ = Mono.Unix.Native.Syscall.umask(mask);
         }
 
+        _ownsSocket = _socket is not null;
         if (_socket is not null) PrivateFiles.Restrict(_socket);
     }
 
@@ -118,26 +126,7 @@ internal sealed class ApiServer : IAsyncDisposable
         catch (OperationCanceledException) { /* streams that somebody still reads are cut */ }
         await _app.DisposeAsync().ConfigureAwait(false);
         foreach (var owned in _owned) owned.Dispose();
-        if (_socket is not null) File.Delete(_socket);
-    }
-
-    // A socket that nobody listens on is what a crash left behind; one that answers is another host.
-    private static async Task PrepareSocketAsync(string path, CancellationToken cancel)
-    {
-        if (Path.GetDirectoryName(path) is { Length: > 0 } directory) PrivateFiles.MakeDirectory(directory);
-        if (!File.Exists(path)) return;
-        using var probe = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        try
-        {
-            await probe.ConnectAsync(new UnixDomainSocketEndPoint(path), cancel).ConfigureAwait(false);
-        }
-        catch (SocketException)
-        {
-            File.Delete(path);
-            return;
-        }
-
-        throw new IOException($"another host listens on {path}: name another socket with --socket, or stop that host");
+        if (_ownsSocket) File.Delete(_socket!);
     }
 
     /// <summary>Signals are the daemon's own affair.</summary>

@@ -19,8 +19,11 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
 
     private VmFleet Fleet => state.Fleet;
 
-    public void Map(IEndpointRouteBuilder api)
+    public void Map(IEndpointRouteBuilder routes)
     {
+        // Over TCP any call may lack its token.
+        IEndpointRouteBuilder api = routes.MapGroup("")
+            .WithMetadata(new ProducesResponseTypeMetadata(401, typeof(ErrorView), ["application/json"]));
         api.MapGet("/", static () => Results.Content(ApiPage.Html, "text/html; charset=utf-8")).ExcludeFromDescription();
         api.MapGet("/host", Host).WithSummary("The host: version, uptime, limits.").Produces<HostView>();
         api.MapPost("/host/reload", ReloadAsync).WithSummary("Reads the description again: what is new starts, what is gone stops.")
@@ -31,16 +34,16 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
             .AddOpenApiOperationTransformer((operation, _, _) => Body(operation, "application/json",
                 "A VM's description: name, and the keys of config/full.conf; restart, stop, on-reset."))
            .Produces<VmView>(201)
-            .Produces<ErrorView>(400).Produces<ErrorView>(409);
+            .Produces<ErrorView>(400).Produces<ErrorView>(409).Produces<ErrorView>(413);
         api.MapGet("/vms/{name}", (string name) => View(name)).WithSummary("One VM.").Produces<VmView>().Produces<ErrorView>(404);
         api.MapDelete("/vms/{name}", (string name, bool? force) => RemoveAsync(name, force ?? false))
-            .WithSummary("Forgets a VM; ?force=true kills it first.").Produces(204).Produces<ErrorView>(404).Produces<ErrorView>(409);
-        Command(api, "start", "Starts a VM, and answers when its guest runs.", (name, _) => Fleet.StartAsync(name));
-        Command(api, "stop", "Asks the guest to end, and cuts its power at the deadline: ?deadline=10s.", Fleet.StopAsync);
-        Command(api, "kill", "Power loss.", (name, _) => Fleet.KillAsync(name));
-        Command(api, "restart", "Stops and starts.", Fleet.RestartAsync);
-        Command(api, "pause", "Stops vCPUs and clock.", (name, _) => Fleet.PauseAsync(name));
-        Command(api, "resume", "Lets a paused VM go on.", (name, _) => Fleet.ResumeAsync(name));
+            .WithSummary("Forgets a VM; ?force=true kills it first.").Produces(204).Produces<ErrorView>(400).Produces<ErrorView>(404).Produces<ErrorView>(409);
+        Command(api, "start", "Starts a VM, and answers when its guest runs.", Fleet.StartAsync);
+        EndingCommand(api, "stop", "Asks the guest to end, and cuts its power at the deadline: ?deadline=10s.", Fleet.StopAsync);
+        Command(api, "kill", "Power loss.", Fleet.KillAsync);
+        EndingCommand(api, "restart", "Stops and starts; ?deadline=10s as for stop.", Fleet.RestartAsync);
+        Command(api, "pause", "Stops vCPUs and clock.", Fleet.PauseAsync);
+        Command(api, "resume", "Lets a paused VM go on.", Fleet.ResumeAsync);
         api.MapPost("/vms/{name}/pulse", async (string name) => Results.Json(
                 new PulseView((await Fleet.PulseAsync(name).ConfigureAwait(false)).TotalMilliseconds), ApiJson.Default.PulseView))
             .WithSummary("Pauses, saves, resets, restores and resumes a VM in place.").Produces<PulseView>()
@@ -52,7 +55,7 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
         api.MapPost("/vms/{name}/faults", InjectAsync)
             .WithSummary("One more fault: the body is a rule of the faults section in HOCON or JSON.")
             .AddOpenApiOperationTransformer((operation, _, _) => Body(operation, "text/plain", "A rule: see config/faults.conf.")).Produces(204).Produces<ErrorView>(400)
-            .Produces<ErrorView>(404).Produces<ErrorView>(409);
+            .Produces<ErrorView>(404).Produces<ErrorView>(409).Produces<ErrorView>(413);
         api.MapDelete("/vms/{name}/faults", (string name) =>
             {
                 Fleet.Heal(name);
@@ -70,16 +73,25 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
             .Produces<NodeView>().Produces<ErrorView>(400).Produces<ErrorView>(404).Produces<ErrorView>(502);
         api.MapGet("/events",
             EventsAsync).WithSummary("What happened: server-sent events with ?follow=true, else an array; ?after=N skips, ?vm=NAME picks.")
-            .Produces<IReadOnlyList<FleetEvent>>();
+            .Produces<IReadOnlyList<FleetEvent>>(200, "application/json", "text/event-stream").Produces<ErrorView>(400);
     }
 
-    private void Command(IEndpointRouteBuilder api, string verb, string summary, Func<string, TimeSpan?, Task<VmStatus>> command) =>
-        api.MapPost($"/vms/{{name}}/{verb}", async (string name, string? deadline) =>
-            {
-                await command(name, DeadlineOf(deadline)).ConfigureAwait(false);
-                return Fleet.Find(name) is { } vm ? Results.Json(VmView.Of(vm, time), ApiJson.Default.VmView) : Results.NoContent();
-            })
-            .WithSummary(summary).Produces<VmView>().Produces<ErrorView>(400).Produces<ErrorView>(404).Produces<ErrorView>(409).Produces<ErrorView>(502);
+    private void Command(IEndpointRouteBuilder api, string verb, string summary, Func<string, Task<VmStatus>> command) =>
+        Describe(api.MapPost($"/vms/{{name}}/{verb}", (string name) => AnswerAsync(name, command(name))), summary);
+
+    /// <summary>One that waits for the guest to end, and how long is the caller's choice.</summary>
+    private void EndingCommand(IEndpointRouteBuilder api, string verb, string summary, Func<string, TimeSpan?, Task<VmStatus>> command) =>
+        Describe(api.MapPost($"/vms/{{name}}/{verb}",
+            (string name, string? deadline) => AnswerAsync(name, command(name, DeadlineOf(deadline)))), summary);
+
+    private static void Describe(RouteHandlerBuilder command, string summary) => command.WithSummary(summary).Produces<VmView>()
+        .Produces<ErrorView>(400).Produces<ErrorView>(404).Produces<ErrorView>(409).Produces<ErrorView>(502);
+
+    private async Task<IResult> AnswerAsync(string name, Task<VmStatus> command)
+    {
+        await command.ConfigureAwait(false);
+        return Fleet.Find(name) is { } vm ? Results.Json(VmView.Of(vm, time), ApiJson.Default.VmView) : Results.NoContent();
+    }
 
     private async Task<IResult> LinkAsync(string name, string device, string? word)
     {

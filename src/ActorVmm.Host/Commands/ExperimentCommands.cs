@@ -13,7 +13,7 @@ internal static class ExperimentCommands
         {
             Run(descriptors), Replay(descriptors), Diff(descriptors), Boot(descriptors),
         };
-        return command;
+        return Examples.Of(command, "actorvmm experiment run config/experiments/ext4-torn-writes.conf");
     }
 
     private static ExperimentCommand Make(ConsoleDescriptors descriptors) => new(Console.Out, descriptors.Errors, Libc.IsTerminal(2));
@@ -34,7 +34,8 @@ internal static class ExperimentCommands
             + "end in its time; 42: the monitor failed.") { file, seeds, seed, folder, json };
         command.SetAction((parsed, cancel) => Make(descriptors).RunAsync(
             parsed.GetValue(file)!, parsed.GetValue(seeds), parsed.GetValue(seed), parsed.GetValue(folder), parsed.GetValue(json), cancel));
-        return command;
+        return Examples.Of(command, "actorvmm experiment run config/experiments/ext4-torn-writes.conf",
+            "actorvmm experiment run FILE --seeds 100 --json");
     }
 
     private static Command Replay(ConsoleDescriptors descriptors)
@@ -44,7 +45,7 @@ internal static class ExperimentCommands
         var command = new Command("replay", "Repeats one run from its seed and plan. Exit code 0: the same console, trace and instruction count; "
             + "43: not.") { run, folder };
         command.SetAction((parsed, cancel) => Make(descriptors).ReplayAsync(parsed.GetValue(run)!, parsed.GetValue(folder), cancel));
-        return command;
+        return Examples.Of(command, "actorvmm experiment replay runs/ext4-torn-writes/seed-2");
     }
 
     private static Command Diff(ConsoleDescriptors descriptors)
@@ -54,7 +55,7 @@ internal static class ExperimentCommands
         var command = new Command("diff", "Prints the last event that two runs have in common and the first in which they differ. Exit code 43 "
             + "where they do.") { left, right };
         command.SetAction((parsed, _) => Make(descriptors).DiffAsync(parsed.GetValue(left)!, parsed.GetValue(right)!));
-        return command;
+        return Examples.Of(command, "actorvmm experiment diff runs/ext4-torn-writes/seed-1 runs/ext4-torn-writes/seed-2");
     }
 
     private static Command Boot(ConsoleDescriptors descriptors)

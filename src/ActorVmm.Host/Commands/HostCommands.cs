@@ -1,4 +1,5 @@
 using System.CommandLine;
+using System.CommandLine.Parsing;
 using System.Globalization;
 using System.Text;
 using System.Text.Json;
@@ -11,10 +12,7 @@ namespace ActorVmm.Host.Commands;
 /// <summary>The commands about many VMs: the daemon, and the clients of its API.</summary>
 internal sealed class HostCommands(HostServices services, ConsoleDescriptors descriptors, TextWriter output, Option<bool> verbose)
 {
-    private readonly Option<string?> _socket = new("--socket", "-s")
-    {
-        Description = $"The host's socket (default: {HostClient.Variable}, or the user's own).", HelpName = "PATH", Recursive = true,
-    };
+    private readonly Option<string?> _socket = SocketOption();
 
     private readonly Option<bool> _json = new("--json") { Description = "For machines: what the API says." };
 
@@ -33,6 +31,7 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         var config = new Option<string?>("--config", "-c") { Description = "The description of host and VMs (HOCON; *.json: JSON).",
             HelpName = "FILE" };
         var port = new Option<int?>("--tcp-port") { Description = "The API on 127.0.0.1 too; needs --token-file.", HelpName = "N" };
+        Require(port, static value => value is >= 0 and <= 65535, "0 to 65535; 0 takes any that is free");
         var token = new Option<string?>("--token-file") { Description = "First line: the bearer token for TCP.", HelpName = "FILE" };
         var check = new Option<bool>("--check") { Description = "Only validates the description." };
         var command = new Command("host", "Runs many VMs under one supervisor, as a daemon with an API.") { config, port, token, check,
@@ -114,7 +113,7 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
 
     private Command Many(string verb, string what, string path, params Option[] options)
     {
-        var names = new Argument<string[]>("VM") { Description = "Names of VMs.", Arity = ArgumentArity.OneOrMore };
+        var names = Named(new Argument<string[]>("VM") { Description = "Names of VMs.", Arity = ArgumentArity.OneOrMore });
         var command = Client(verb, what, [names, .. options], (host, parsed, cancel) =>
             EachAsync(host, parsed, parsed.GetValue(names)!, HttpMethod.Post,
                 name => $"/vms/{Uri.EscapeDataString(name)}/{path}{Query(parsed)}", verb, cancel));
@@ -140,7 +139,7 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
 
     private Command Rm()
     {
-        var names = new Argument<string[]>("VM") { Description = "Names of VMs.", Arity = ArgumentArity.OneOrMore };
+        var names = Named(new Argument<string[]>("VM") { Description = "Names of VMs.", Arity = ArgumentArity.OneOrMore });
         var force = new Option<bool>("--force", "-f") { Description = "Kills VMs that run." };
         var command = Client("rm", "Removes VMs.", [names, force],
             (host, parsed, cancel) => EachAsync(host, parsed, parsed.GetValue(names)!,
@@ -154,10 +153,7 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         var name = VmArgument();
         var follow = new Option<bool>("--follow", "-f") { Description = "Goes on until Ctrl-C." };
         var tail = new Option<long?>("--tail", "-n") { Description = "Only the last N lines.", HelpName = "N" };
-        tail.Validators.Add(result =>
-        {
-            if (result.Tokens is [{ Value: ['-', ..] value }]) result.AddError($"--tail {value}: allowed is 0 or more");
-        });
+        Require(tail, static value => value is >= 0, "0 or more");
         var command = Client("logs", "Prints what a VM's console has printed, from its first byte.", [name, follow, tail],
             async (host, parsed, cancel) =>
         {
@@ -187,9 +183,10 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         var name = VmArgument();
         var replay = new Option<long?>("--replay") { Description = "Begins with the last N bytes (default: all that is kept).",
             HelpName = "N" };
+        Require(replay, static value => value is >= 0, "0 or more");
         var command = Client("console", "Attaches to a VM's console; Ctrl-A X detaches, and the VM runs on.", [name, replay],
             (host, parsed, cancel) =>
-            new ConsoleClient(descriptors).RunAsync(host, parsed.GetValue(name)!, parsed.GetValue(replay), cancel));
+            new ConsoleClient(descriptors).RunAsync(host, parsed.GetValue(name)!, parsed.GetValue(replay), cancel), hasJson: false);
         return Examples.Of(command, "actorvmm console web-0", "echo uname -r | actorvmm console --replay 0 web-0");
     }
 
@@ -198,10 +195,12 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         var count = new Option<int>("--iterations", "-n") { Description = "How many times; 0 goes on until Ctrl-C.", HelpName = "N" };
         var period = new Option<double>("--period", "-d") { Description = "Seconds between them.", HelpName = "SECONDS",
             DefaultValueFactory = _ => 1 };
+        Require(count, static value => value >= 0, "0 or more");
+        Require(period, static value => value is > 0 and <= 3600, "more than 0 and up to 3600 seconds");
         var command = Client("top", "Shows what VMs do, live: CPU, exits per second, memory, restarts.", [count, period],
             (host, parsed, cancel) =>
             new TopView(output, isLive: Terminal.Libc.IsTerminal(descriptors.Output)).RunAsync(host, parsed.GetValue(count),
-                TimeSpan.FromSeconds(Math.Clamp(parsed.GetValue(period), 0.05, 3600)), parsed.GetValue(_json), cancel));
+                TimeSpan.FromSeconds(Math.Max(parsed.GetValue(period), 0.05)), parsed.GetValue(_json), cancel));
         return Examples.Of(command, "actorvmm top", "actorvmm top -n 1 --json");
     }
 
@@ -298,6 +297,10 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
                 var path = $"/vms/{Escape(parsed, name)}/faults";
                 if (parsed.GetValue(heal)) await host.TextAsync(HttpMethod.Delete, path, cancel: cancel).ConfigureAwait(false);
                 else await host.TextAsync(HttpMethod.Post, path, new StringContent(parsed.GetValue(rule)!), cancel).ConfigureAwait(false);
+                if (parsed.GetValue(_json))
+                    await PrintAsync(JsonSerializer.Serialize(
+                        new InjectView(parsed.GetValue(name)!, parsed.GetValue(rule), parsed.GetValue(heal)),
+                        ApiJson.Default.InjectView)).ConfigureAwait(false);
             });
         command.Validators.Add(result =>
         {
@@ -331,13 +334,64 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
 
     // ---- What they share.
 
-    private static Argument<string> VmArgument() => new("VM") { Description = "Name of a VM." };
+    private static Option<string?> SocketOption()
+    {
+        var option = new Option<string?>("--socket", "-s")
+        {
+            Description = $"The host's socket (default: {HostClient.Variable}, or the user's own).", HelpName = "PATH", Recursive = true,
+        };
+        option.Validators.Add(static result =>
+        {
+            if (result.Tokens is not [{ Value: { } path }]) return;
+            if (path.Length == 0 || path.Contains('\0', StringComparison.Ordinal)) result.AddError("--socket: allowed is a path");
+            else if (Path.GetFullPath(path) is var full && !SocketFile.IsShortEnough(full))
+                result.AddError($"--socket {path}: {SocketFile.TooLong(full)}");
+        });
+        return option;
+    }
+
+    /// <summary>Refuses what can be read but makes no sense; what cannot be read is refused by the parser.</summary>
+    private static void Require<T>(Option<T> option, Predicate<T?> isAllowed, string allowed) => option.Validators.Add(result =>
+    {
+        if (result.Tokens is [{ Value: { } text }] && Read(result, option, out var value) && !isAllowed(value))
+            result.AddError($"{option.Name} {text}: allowed is {allowed}");
+    });
+
+    private static bool Read<T>(OptionResult result, Option<T> option, out T? value)
+    {
+        try
+        {
+            value = result.GetValue(option);
+            return true;
+        }
+        catch (InvalidOperationException)
+        {
+            value = default;
+            return false;
+        }
+    }
+
+    private static Argument<string> VmArgument() => Named(new Argument<string>("VM") { Description = "Name of a VM." });
+
+    /// <summary>What cannot be a name would make another path of the API.</summary>
+    private static T Named<T>(T argument) where T : Argument
+    {
+        argument.Validators.Add(static result =>
+        {
+            foreach (var token in result.Tokens)
+                if (!Descriptions.DescriptionChecks.IsName(token.Value))
+                    result.AddError($"'{token.Value}' is no VM's name: allowed are 1 to 64 letters, digits, '-' and '_'");
+        });
+        return argument;
+    }
 
     private static string Escape(ParseResult parsed, Argument<string> name) => Uri.EscapeDataString(parsed.GetValue(name)!);
 
-    private Command Client(string verb, string what, IEnumerable<Symbol> parts, Func<HostClient, ParseResult, CancellationToken, Task> run)
+    private Command Client(string verb, string what, IEnumerable<Symbol> parts,
+        Func<HostClient, ParseResult, CancellationToken, Task> run, bool hasJson = true)
     {
-        var command = new Command(verb, what) { _socket, _json };
+        var command = new Command(verb, what) { _socket };
+        if (hasJson) command.Add(_json);
         foreach (var part in parts)
         {
             if (part is Argument argument) command.Add(argument);

@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text.Json;
+using System.Text.Json.Nodes;
 using ActorVmm.Host.Api;
 using ActorVmm.Host.Client;
 
@@ -19,12 +20,20 @@ internal sealed class TopView(TextWriter output, bool isLive)
                 new TopRow(vm, before.Vms.FirstOrDefault(old => string.Equals(old.Name, vm.Name, StringComparison.Ordinal)),
                     now.At - before.At))
                 .OrderByDescending(row => row.CpuPercent).ToArray();
-            if (json) await output.WriteLineAsync(JsonSerializer.Serialize(now.Vms, ApiJson.Default.IReadOnlyListVmView))
-                .ConfigureAwait(false);
+            if (json) await output.WriteLineAsync(new JsonArray([.. rows.Select(Json)]).ToJsonString()).ConfigureAwait(false);
             else await output.WriteAsync((isLive ? "\x1b[H\x1b[2J" : "") + Table(rows)).ConfigureAwait(false);
             await output.FlushAsync(cancel).ConfigureAwait(false);
             before = now;
         }
+    }
+
+    /// <summary>What the API says of a VM, and what only two looks tell.</summary>
+    private static JsonNode Json(TopRow row)
+    {
+        var vm = JsonSerializer.SerializeToNode(row.Vm, ApiJson.Default.VmView)!;
+        vm["cpuPercent"] = Math.Round(row.CpuPercent, 1);
+        vm["exitsPerSecond"] = Math.Round(row.ExitsPerSecond);
+        return vm;
     }
 
     private static string Table(IReadOnlyList<TopRow> rows) => Output.Table(

@@ -47,20 +47,7 @@ internal sealed class MicroServer : IAsyncDisposable
     public static MicroServer Listen(string path, Func<MicroRequest, Task<MicroReply>> handle, int maxPayload)
     {
         var end = EndPoint(path);
-        if (File.Exists(path))
-        {
-            using var probe = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-            try
-            {
-                probe.Connect(end);
-                throw new IOException($"{path}: somebody listens on this socket already");
-            }
-            catch (SocketException)
-            {
-                File.Delete(path);
-            }
-        }
-
+        SocketFile.MakeWay(path);
         var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         try
         {

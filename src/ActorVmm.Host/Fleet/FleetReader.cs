@@ -30,7 +30,8 @@ internal static class FleetReader
         var errors = new ErrorList(source);
         var root = isJson ? JsonTree.Parse(utf8, errors) : HoconTree.Parse(Encoding.UTF8.GetString(utf8), errors);
         var reader = new ObjectReader(root, "", errors);
-        var host = reader.Object("host", Need.Nullable) is { } section ? Host(section, baseDirectory) : new HostDescription();
+        var section = reader.Object("host", Need.Nullable);
+        var host = section is null ? new HostDescription() : Host(section, baseDirectory);
         var templates = Members(reader.Take("templates", Need.Nullable, "an object of VMs"), "templates", errors);
         var entries = Members(reader.Take("vms", Need.Nullable, "an object of VMs"), "vms", errors);
         reader.Finish();
@@ -38,8 +39,27 @@ internal static class FleetReader
         foreach (var (name, entry) in entries) vms.AddRange(Entry(name, entry, templates, baseDirectory, errors));
         foreach (var twice in vms.GroupBy(vm => vm.Name, StringComparer.Ordinal).Where(group => group.Count() > 1))
             errors.AddAt(0, 0, $"vms.{twice.Key}", "two VMs have this name");
+        CheckLimits(host.Limits, vms, section, errors);
         errors.ThrowIfAny();
         return new FleetDescription(host, [.. vms.OrderBy(vm => vm.Order)]);
+    }
+
+    /// <summary>A host would refuse those of its own VMs that are beyond its own limits.</summary>
+    private static void CheckLimits(FleetLimits limits, List<FleetVm> vms, ObjectReader? section, ErrorList errors)
+    {
+        void Exceeded(string key, string reason)
+        {
+            if (section is not null) section.Reject(key, reason);
+            else errors.AddAt(0, 0, $"host.{key}", reason);
+        }
+
+        if (vms.Count > limits.MaxVms)
+            Exceeded("max-vms", string.Create(CultureInfo.InvariantCulture,
+                $"this description has {vms.Count} VMs; the host may have {limits.MaxVms}"));
+        var memory = vms.Sum(static vm => (long)vm.Vm.MemoryMib);
+        if (memory > limits.MaxMemoryMib)
+            Exceeded("max-memory-mib", string.Create(CultureInfo.InvariantCulture,
+                $"the VMs of this description have {memory} MiB of memory; allowed are {limits.MaxMemoryMib}"));
     }
 
     /// <summary>One VM from the body of an API call: a VM's keys, and <c>restart</c>, <c>stop</c>, <c>on-reset</c>.</summary>
@@ -82,6 +102,7 @@ internal static class FleetReader
                 (long)(host.Integer("max-memory-mib", Need.Nullable, 1, 1UL << 32) ?? (ulong)defaults.Limits.MaxMemoryMib)),
             StopDeadline = Duration(host, "stop-deadline") ?? defaults.StopDeadline,
         };
+        if (read.Socket is { } socket && !SocketFile.IsShortEnough(socket)) host.Reject("socket", SocketFile.TooLong(socket));
         if (read.TcpPort is not null && read.TokenFile is null)
             host.Reject("tcp-port", "the API over TCP needs a bearer token: give token-file too");
         host.Finish();

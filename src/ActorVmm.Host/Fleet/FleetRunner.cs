@@ -44,7 +44,9 @@ internal sealed class FleetRunner(HostState state, ILogger log, Action<string> p
                 await Task.WhenAll(group.Select(vm => Record(vm.Name, failures, () => DropAsync(vm.Name)))).ConfigureAwait(false);
 
             var changed = new SortedDictionary<string, bool>(StringComparer.Ordinal);
-            foreach (var vm in description.Vms.Where(vm => _described.TryGetValue(vm.Name, out var old) && !Same(old, vm)))
+            // What shrinks comes first, so that what grows finds its memory within the limit.
+            foreach (var vm in description.Vms.Where(vm => _described.TryGetValue(vm.Name, out var old) && !Same(old, vm))
+                .OrderBy(vm => vm.Vm.MemoryMib - _described[vm.Name].Vm.MemoryMib))
             {
                 await Record(vm.Name, failures, async () =>
                 {

@@ -69,7 +69,7 @@ internal sealed class HostDaemon(HostServices services, ConsoleDescriptors descr
             return await ServeAsync(options, description, listeners, host, own ?? ((IActorSystemOwner)host).System,
                 log).ConfigureAwait(false);
         }
-        catch (IOException refused)
+        catch (Exception refused) when (refused is IOException or UnauthorizedAccessException)
         {
             await descriptors.Errors.WriteLineAsync($"actorvmm: {refused.Message}").ConfigureAwait(false);
             return ExitCodes.Failure;
@@ -200,7 +200,11 @@ internal sealed class HostDaemon(HostServices services, ConsoleDescriptors descr
                     [new(tokenFile, 1, 1, "", null, "the first line is the bearer token: 16 characters or more")]);
         }
 
-        return new ApiListeners(Path.GetFullPath(options.Socket ?? host.Socket ?? HostClient.DefaultSocket), port, token);
+        var socket = Path.GetFullPath(options.Socket ?? host.Socket ?? HostClient.DefaultSocket);
+        // Flag and file have been checked where they were read: this one comes of the environment.
+        if (!SocketFile.IsShortEnough(socket))
+            throw new DescriptionException([new(HostClient.Variable, 0, 0, "", null, $"{socket}: {SocketFile.TooLong(socket)}")]);
+        return new ApiListeners(socket, port, token);
     }
 
     /// <summary>The daemon's signals.</summary>

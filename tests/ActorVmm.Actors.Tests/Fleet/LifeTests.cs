@@ -125,6 +125,23 @@ public sealed class LifeTests
     }
 
     [Fact]
+    public async Task A_redefinition_is_held_to_the_limit_of_memory_without_what_it_replaces()
+    {
+        await using var fixture = new FleetFixture(new FleetLimits(MaxVms: 2, MaxMemoryMib: 4));
+        var hypervisor = await fixture.DefineAsync("a", FleetFixture.Idle);
+        await fixture.DefineAsync("b", FleetFixture.Idle);
+        VmDefinition Of(int mib) =>
+            fixture.Definition("a", hypervisor) with { Spec = VmFixture.Spec("a") with { MemoryMib = mib }, Fingerprint = $"{mib}" };
+
+        var refused = await Assert.ThrowsAsync<FleetException>(
+            () => fixture.Fleet.DefineAsync(Of(4), replace: true).WaitAsync(VmFixture.Patience));
+        Assert.Equal(FleetFault.Limit, refused.Fault);
+        Assert.Contains("would have 5 MiB of memory; allowed are 4", refused.Message, StringComparison.Ordinal);
+        Assert.Equal(1, fixture.Fleet.Get("a").Status.MemoryMib);
+        Assert.Equal(3, (await fixture.Fleet.DefineAsync(Of(3), replace: true).WaitAsync(VmFixture.Patience)).MemoryMib);
+    }
+
+    [Fact]
     public async Task A_redefinition_takes_effect_with_the_next_start_and_says_so()
     {
         await using var fixture = new FleetFixture();

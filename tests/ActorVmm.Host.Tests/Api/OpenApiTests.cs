@@ -41,6 +41,27 @@ public sealed class OpenApiTests
         }
 
         foreach (var (path, method) in ((string, HttpMethod)[])[("/vms", HttpMethod.Post), ("/vms/{name}/faults", HttpMethod.Post)])
+        {
             Assert.NotNull(document.Paths[path].Operations![method].RequestBody);
+            Assert.Contains("413", document.Paths[path].Operations![method].Responses!.Keys);
+        }
+
+        // What can be told of each is told: a deadline where a guest ends, a token where there may be none.
+        foreach (var verb in (string[])["start", "stop", "kill", "restart", "pause", "resume"])
+            Assert.Equal(verb is "stop" or "restart", document.Paths[$"/vms/{{name}}/{verb}"].Operations![HttpMethod.Post].Parameters!
+                .Any(parameter => parameter.Name == "deadline"));
+        Assert.Contains("text/event-stream", document.Paths["/events"].Operations![HttpMethod.Get].Responses!["200"].Content!.Keys);
+        Assert.Contains("401", document.Paths["/vms"].Operations![HttpMethod.Get].Responses!.Keys);
+    }
+
+    [Fact]
+    public async Task A_value_of_a_query_that_cannot_be_read_is_named()
+    {
+        await using var host = await new HostFixture().StartAsync("");
+        using var http = host.Http();
+        using var answer = await http.GetAsync("/events?after=soon");
+        using var error = JsonDocument.Parse(await answer.Content.ReadAsStringAsync());
+        Assert.Equal((400, "bad-request"), ((int)answer.StatusCode, error.RootElement.GetProperty("error").GetProperty("code").GetString()));
+        Assert.Matches("after=soon: a parameter .* cannot be read", error.RootElement.GetProperty("error").GetProperty("message").GetString()!);
     }
 }

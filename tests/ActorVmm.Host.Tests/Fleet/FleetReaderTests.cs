@@ -65,6 +65,14 @@ public sealed class FleetReaderTests : IDisposable
     [InlineData("vms { a { kernel.path = vmlinuz, count = 2 }, a-1 { kernel.path = vmlinuz } }", "two VMs have this name")]
     [InlineData("host { tcp-port = 8080 }", "needs a bearer token")]
     [InlineData("host { max-vms = 0 }", "from 1 to 10000")]
+    [InlineData("host { max-vms = 2 }, vms { a { kernel.path = vmlinuz, count = 3 } }",
+        "host.max-vms = 2: this description has 3 VMs; the host may have 2")]
+    [InlineData("host { max-memory-mib = 100 }, vms { a { kernel.path = vmlinuz, count = 2, memory.size-mib = 64 } }",
+        "host.max-memory-mib = 100: the VMs of this description have 128 MiB of memory; allowed are 100")]
+    [InlineData("vms { a { kernel.path = vmlinuz, count = 2000, memory.size-mib = 16 } }",
+        "host.max-vms: this description has 2000 VMs; the host may have 1024")]
+    [InlineData("host { socket = /tmp/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx/host.sock }",
+        "bytes; allowed are 107 for a socket")]
     [InlineData("hots { }", "known here: host, templates, vms")]
     public void What_is_wrong_is_said(string text, string words) => Assert.Contains(words, Errors(text), StringComparison.Ordinal);
 

@@ -44,6 +44,16 @@ public sealed class HostCommandTests
     [InlineData("link a net0 sideways", 153, "sideways")]
     [InlineData("stop a --deadline soon", 152, "allowed is a time")]
     [InlineData("logs a --tail -1", 153, "--tail -1: allowed is 0 or more")]
+    [InlineData("logs a --tail soon", 153, "soon")]
+    [InlineData("console a --replay -5", 153, "--replay -5: allowed is 0 or more")]
+    [InlineData("top -n -3", 153, "--iterations -3: allowed is 0 or more")]
+    [InlineData("top -n 1 -d -1", 153, "--period -1: allowed is more than 0 and up to 3600 seconds")]
+    [InlineData("top -n 1 -d nan", 153, "--period nan: allowed is more than 0")]
+    [InlineData("top -n 1 -d soon", 153, "soon")]
+    [InlineData("host --tcp-port 99999 --token-file tok", 153, "--tcp-port 99999: allowed is 0 to 65535")]
+    [InlineData("start a/b", 153, "'a/b' is no VM's name")]
+    [InlineData("rm ..", 153, "'..' is no VM's name")]
+    [InlineData("console a --json", 153, "--json")]
     [InlineData("create nix.json", 152, "cannot be read")]
     [InlineData("inject a kind=block-eoi", 152, "did you mean block-eio?")]
     [InlineData("inject b kind=block-eio", 33, "b is stopped: a fault needs a VM that runs")]
@@ -84,7 +94,21 @@ public sealed class HostCommandTests
         Assert.Equal((0, "", ""), await host.CommandAsync("inject a kind=actor-crash,device=serial0,times=3"));
         Assert.Contains("injected: actor-crash (actor-crash on serial0)", (await host.CommandAsync("events")).Output, StringComparison.Ordinal);
         Assert.Equal((0, "", ""), await host.CommandAsync("inject a --heal"));
+        Assert.Equal((0, "{\"vm\":\"a\",\"rule\":\"kind=actor-crash,device=serial0\",\"healed\":false}\n", ""),
+            await host.CommandAsync("inject a kind=actor-crash,device=serial0 --json"));
+        Assert.Equal((0, "{\"vm\":\"a\",\"rule\":null,\"healed\":true}\n", ""), await host.CommandAsync("inject a --heal --json"));
         Assert.Contains("all faults end", (await host.CommandAsync("events")).Output, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task Top_tells_machines_what_its_table_shows()
+    {
+        await using var host = await new HostFixture().StartAsync(Two);
+        using var top = JsonDocument.Parse((await host.CommandAsync("top -n 1 -d 0.05 --json")).Output);
+        Assert.Equal(2, top.RootElement.GetArrayLength());
+        foreach (var vm in top.RootElement.EnumerateArray())
+            Assert.True(vm.GetProperty("cpuPercent").GetDouble() >= 0 && vm.GetProperty("exitsPerSecond").GetDouble() >= 0
+                && vm.GetProperty("memoryMib").GetInt32() == 16, vm.GetRawText());
     }
 
     [Fact]
@@ -169,11 +193,39 @@ public sealed class HostCommandTests
         var second = new StringWriter(System.Globalization.CultureInfo.InvariantCulture);
         Assert.Equal(33, await new ActorVmm.Host.Fleet.HostDaemon(host.Services, new ConsoleDescriptors(0, 1, second, _ => { }))
             .RunAsync(new(null, host.Socket, null, null, Verbose: false)).WaitAsync(HostFixture.Patience));
-        Assert.Contains("another host listens", second.ToString(), StringComparison.Ordinal);
+        Assert.Contains("another process listens", second.ToString(), StringComparison.Ordinal);
+        Assert.Equal((0, "a\nb\n", ""), await host.CommandAsync("ps --names")); // the first one is reached as before
 
         Assert.Equal(0, await host.EndAsync());
         Assert.False(File.Exists(host.Socket));
         Assert.EndsWith("stopped: requested\n", host.DaemonErrors, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData("host"), InlineData("ps")]
+    public async Task A_socket_whose_path_is_too_long_is_refused(string command)
+    {
+        await using var host = new HostFixture();
+        var errors = new StringWriter(System.Globalization.CultureInfo.InvariantCulture);
+        Assert.Equal(153, await new CommandLineInterface(host.Services, new ConsoleDescriptors(0, 1, errors, _ => { }), TextWriter.Null)
+            .InvokeAsync([command, "--socket", "/tmp/" + new string('x', 115)]).WaitAsync(HostFixture.Patience));
+        Assert.Contains("the whole path has 120 bytes; allowed are 107", errors.ToString(), StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public async Task A_file_that_is_no_socket_is_never_deleted_for_one()
+    {
+        await using var host = new HostFixture();
+        var path = host.Here.Write("notes.txt", "precious");
+        foreach (var line in (string[])[$"host --socket {path}", $"run --api-sock {path}"])
+        {
+            var errors = new StringWriter(System.Globalization.CultureInfo.InvariantCulture);
+            var status = await new CommandLineInterface(host.Services, new ConsoleDescriptors(0, 1, errors, _ => { }), TextWriter.Null)
+                .InvokeAsync(line.Split(' ')).WaitAsync(HostFixture.Patience);
+            Assert.True(status == 33 && errors.ToString().Contains("exists and is no socket", StringComparison.Ordinal),
+                $"{line}: {status} {errors}");
+            Assert.Equal("precious", await File.ReadAllTextAsync(path));
+        }
     }
 
     [Fact]
@@ -184,7 +236,7 @@ public sealed class HostCommandTests
         var zsh = (await host.CommandAsync("completion zsh")).Output;
         foreach (var command in (string[])["demo", "run", "check", "doctor", "host", "ps", "start", "stop", "pause", "resume", "kill",
             "restart", "rm",
-            "logs", "console", "top", "tree", "inspect", "events", "pulse", "link", "inject", "reload", "create", "completion"])
+            "logs", "console", "top", "tree", "inspect", "events", "pulse", "link", "inject", "reload", "create", "completion", "experiment"])
         {
             var help = await host.CommandAsync($"{command} --help");
             Assert.True(help.Status == 0 && help.Output.Contains("Examples:", StringComparison.Ordinal), $"{command}: {help.Output}");
@@ -192,5 +244,8 @@ public sealed class HostCommandTests
             Assert.Contains($"    {command})\n", zsh, StringComparison.Ordinal);
             Assert.Contains($"      '{command}:", zsh, StringComparison.Ordinal);
         }
+
+        foreach (var part in (string[])["run", "replay", "diff"])
+            Assert.Contains("Examples:", (await host.CommandAsync($"experiment {part} --help")).Output, StringComparison.Ordinal);
     }
 }
