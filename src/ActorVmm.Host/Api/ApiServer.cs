@@ -33,7 +33,7 @@ internal sealed class ApiServer : IAsyncDisposable
 
     private readonly IDisposable[] _owned;
 
-    /// <summary>Only a server that has begun to listen has made the socket: one that was refused must leave that of the other host.</summary>
+    /// <summary>Only a server that has begun to listen has made the socket: one that was refused leaves the other host's.</summary>
     private bool _ownsSocket;
 
     private ApiServer(WebApplication app, string? socket, params IDisposable[] owned) => (_app, _socket, _owned) = (app, socket, owned);

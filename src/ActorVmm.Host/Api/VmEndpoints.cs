@@ -37,7 +37,8 @@ internal sealed class VmEndpoints(HostState state, TimeProvider time)
             .Produces<ErrorView>(400).Produces<ErrorView>(409).Produces<ErrorView>(413);
         api.MapGet("/vms/{name}", (string name) => View(name)).WithSummary("One VM.").Produces<VmView>().Produces<ErrorView>(404);
         api.MapDelete("/vms/{name}", (string name, bool? force) => RemoveAsync(name, force ?? false))
-            .WithSummary("Forgets a VM; ?force=true kills it first.").Produces(204).Produces<ErrorView>(400).Produces<ErrorView>(404).Produces<ErrorView>(409);
+            .WithSummary("Forgets a VM; ?force=true kills it first.").Produces(204)
+            .Produces<ErrorView>(400).Produces<ErrorView>(404).Produces<ErrorView>(409);
         Command(api, "start", "Starts a VM, and answers when its guest runs.", Fleet.StartAsync);
         EndingCommand(api, "stop", "Asks the guest to end, and cuts its power at the deadline: ?deadline=10s.", Fleet.StopAsync);
         Command(api, "kill", "Power loss.", Fleet.KillAsync);

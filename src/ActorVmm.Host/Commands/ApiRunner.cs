@@ -17,7 +17,7 @@ internal sealed class ApiRunner(HostServices services, ConsoleDescriptors descri
     /// <summary>Waits to be configured. A start that fails is answered on the socket, and the next one may be right.</summary>
     public async Task<int> RunAsync(ApiOptions api, ClockMode? clock, string? hypervisor, bool verbose)
     {
-        if (Open(api, isConfigurable: true) is not { } session) return ExitCodes.Failure;
+        if (Open(api, described: null) is not { } session) return ExitCodes.Failure;
         await using var _ = session;
         while (true)
         {
@@ -34,16 +34,16 @@ internal sealed class ApiRunner(HostServices services, ConsoleDescriptors descri
     /// <summary>Runs what a file has described, with the socket beside it.</summary>
     public async Task<int> RunAsync(ApiOptions api, VmDescription description, bool verbose)
     {
-        if (Open(api, isConfigurable: false) is not { } session) return ExitCodes.Failure;
+        if (Open(api, description) is not { } session) return ExitCodes.Failure;
         await using var _ = session;
         return await new VmRunner(services, descriptors).RunAsync(description, verbose, observer: session);
     }
 
-    private ApiSession? Open(ApiOptions api, bool isConfigurable)
+    private ApiSession? Open(ApiOptions api, VmDescription? described)
     {
         try
         {
-            return new ApiSession(api.Path, api.Id, isConfigurable, api.MaxPayload);
+            return new ApiSession(api.Path, api.Id, described?.ToSpec(), api.MaxPayload);
         }
         catch (IOException cannot)
         {

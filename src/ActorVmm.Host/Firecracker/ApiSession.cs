@@ -38,17 +38,17 @@ internal sealed class ApiSession : IMicrovm, IRunObserver, IAsyncDisposable
 
     /// <param name="path">The socket.</param>
     /// <param name="id">What the microVM is called.</param>
-    /// <param name="isConfigurable">False where a file has described it.</param>
+    /// <param name="described">What a file has described; null where the socket configures it.</param>
     /// <param name="maxPayload">The longest body, in bytes.</param>
     /// <exception cref="IOException">The socket cannot be made.</exception>
-    public ApiSession(string path, string id, bool isConfigurable, int maxPayload)
+    public ApiSession(string path, string id, VmSpec? described, int maxPayload)
     {
-        (Id, IsConfigurable) = (id, isConfigurable);
+        (Id, Described) = (id, described);
         (_metrics.Readings, _metrics.Spec) = (() => Readings, () => Spec);
         _api = new FirecrackerApi(this, _metrics, Environment.CurrentDirectory);
         _server = MicroServer.Listen(Path.GetFullPath(path), _api.HandleAsync, maxPayload);
         _flushing = new Timer(_ => _metrics.Flush(), state: null, s_metricsPeriod, s_metricsPeriod);
-        if (!isConfigurable) return;
+        if (!IsConfigurable) return;
         foreach (var (signal, number) in ((PosixSignal, int)[])[(PosixSignal.SIGINT, 2), (PosixSignal.SIGTERM, 15),
             (PosixSignal.SIGHUP, 1)])
         {
@@ -65,7 +65,7 @@ internal sealed class ApiSession : IMicrovm, IRunObserver, IAsyncDisposable
     public string Id { get; }
 
     /// <inheritdoc/>
-    public bool IsConfigurable { get; }
+    public bool IsConfigurable => Described is null;
 
     /// <inheritdoc/>
     public MicrovmState State =>
@@ -112,6 +112,9 @@ internal sealed class ApiSession : IMicrovm, IRunObserver, IAsyncDisposable
 
     /// <inheritdoc/>
     public VmSpec? Spec => Volatile.Read(ref _vm)?.Spec;
+
+    /// <inheritdoc/>
+    public VmSpec? Described { get; }
 
     /// <inheritdoc/>
     public Task UpdateDeviceAsync(string device, object change) => _vm!.UpdateDeviceAsync(device, change);

@@ -24,6 +24,9 @@ internal sealed partial class FirecrackerApi(IMicrovm vm, FirecrackerMetrics met
 
     private MicrovmConfig _config = new();
 
+    /// <summary>What the GETs show. What comes from a description is read anew each time, since a host may be given another.</summary>
+    private MicrovmConfig Present => !vm.IsConfigurable && vm.Described is { } spec ? MicrovmConfig.Of(spec) : _config;
+
     /// <summary>Where the guest's serial output goes instead of standard output; null for there.</summary>
     public string? SerialOutPath { get; private set; }
 
@@ -101,8 +104,8 @@ internal sealed partial class FirecrackerApi(IMicrovm vm, FirecrackerMetrics met
             json.WriteString("app_name", "Firecracker");
         }),
         "version" => Ok(static json => json.WriteString("firecracker_version", Version)),
-        "vm" when second is "config" => new MicroReply(200, _config.ToJson()),
-        "machine-config" => new MicroReply(200, _config.ToJson("machine-config")),
+        "vm" when second is "config" => new MicroReply(200, Present.ToJson()),
+        "machine-config" => new MicroReply(200, Present.ToJson("machine-config")),
         "balloon" => throw NotBuilt("the memory balloon"),
         "mmds" => throw NotBuilt("the metadata service"),
         "hotplug" when second is "memory" => throw NotBuilt("memory hot-plug"),

@@ -96,6 +96,8 @@ internal sealed class HostedSockets : IAsyncDisposable
         public Task ResumeAsync() => fleet.ResumeAsync(vm.Name);
         public VmSpec? Spec => State == MicrovmState.NotStarted ? null : vm.Handle?.Spec;
 
+        public VmSpec? Described => Spec ?? vm.Definition.Spec;
+
         public Task UpdateDeviceAsync(string device, object change) =>
             vm.Handle is { } run
                 ? run.UpdateDeviceAsync(device, change)

@@ -39,6 +39,9 @@ internal interface IMicrovm
     /// <summary>What the present run was built from; null before the start.</summary>
     VmSpec? Spec { get; }
 
+    /// <summary>Where <see cref="IsConfigurable"/> is false: what the present run was built from, or the next start will build.</summary>
+    VmSpec? Described { get; }
+
     /// <summary>Changes a device of the present run; throws with the cause where it refuses.</summary>
     /// <param name="device">Actor name: <c>blk0</c>, <c>net0</c>, ...</param>
     /// <param name="change">As <see cref="IVmHandle.UpdateDeviceAsync"/> takes it.</param>

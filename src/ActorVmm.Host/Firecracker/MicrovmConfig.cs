@@ -1,5 +1,8 @@
 using System.Text;
 using System.Text.Json;
+using System.Text.Json.Nodes;
+using ActorVmm.Actors;
+using ActorVmm.Backends.Disks;
 using ActorVmm.Host.Descriptions;
 
 namespace ActorVmm.Host.Firecracker;
@@ -23,6 +26,36 @@ internal sealed class MicrovmConfig
 
     public MicrovmConfig() => _parts["machine-config"] = Parse(
         """{"vcpu_count":1,"mem_size_mib":128,"smt":false,"track_dirty_pages":false,"huge_pages":"None"}""");
+
+    /// <summary>
+    /// A VM that a description has described, as far as a configuration file can say it: as it is built, without rate limits and what has
+    /// been changed since.
+    /// </summary>
+    public static MicrovmConfig Of(VmSpec spec)
+    {
+        var boot = new JsonObject
+        {
+            ["kernel_image_path"] = spec.Kernel.Path, ["initrd_path"] = spec.Kernel.InitrdPath, ["boot_args"] = spec.Kernel.CommandLine,
+        };
+        var drives = spec.Disks.Select(static disk => (JsonNode)new JsonObject
+        {
+            ["drive_id"] = disk.Id, ["partuuid"] = disk.PartUuid, ["is_root_device"] = disk.IsRoot,
+            ["cache_type"] = disk.Writeback ? "Writeback" : "Unsafe", ["is_read_only"] = disk.ReadOnly, ["path_on_host"] = disk.Path,
+            ["io_engine"] = disk.Engine == IoEngine.Async ? "Async" : "Sync",
+        });
+        // Only a tap has a name on the host; a network within this process has none.
+        var nets = spec.Nets.Select(static net => (JsonNode)new JsonObject
+        {
+            ["iface_id"] = net.Id, ["host_dev_name"] = (net.Backend as NetBackend.Tap)?.Name ?? "", ["guest_mac"] = net.Mac?.ToString(),
+        });
+        var config = new MicrovmConfig();
+        var machine = new JsonObject { ["vcpu_count"] = spec.Vcpus, ["mem_size_mib"] = spec.MemoryMib };
+        var parts = config.Patched("machine-config", Parse(machine.ToJsonString()))
+            .With("boot-source", Parse(boot.ToJsonString()))
+            .With("drives", Parse(new JsonArray([.. drives]).ToJsonString()))
+            .With("network-interfaces", Parse(new JsonArray([.. nets]).ToJsonString()));
+        return spec.Entropy.Count == 0 ? parts : parts.With("entropy", Parse("{}"));
+    }
 
     /// <summary>A part, or null.</summary>
     public Node? Get(string key) => _parts.GetValueOrDefault(key);

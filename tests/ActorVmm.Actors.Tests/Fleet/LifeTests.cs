@@ -142,6 +142,31 @@ public sealed class LifeTests
     }
 
     [Fact]
+    public async Task A_keeper_that_fails_while_a_second_run_begins_waits_for_that_run()
+    {
+        await using var fixture = new FleetFixture();
+        var hypervisor = new ScriptedHypervisor(FleetFixture.Idle);
+        using var mayStart = new ManualResetEventSlim(initialState: true);
+        await fixture.Fleet.DefineAsync(fixture.Definition("a", hypervisor) with
+        {
+            Hypervisor = () => mayStart.Wait(VmFixture.Patience) ? hypervisor : throw new TimeoutException(),
+        }).WaitAsync(VmFixture.Patience);
+        await fixture.Fleet.StartAsync("a").WaitAsync(VmFixture.Patience);
+        await fixture.Fleet.StopAsync("a").WaitAsync(VmFixture.Patience);
+        mayStart.Reset();
+        var starting = fixture.Fleet.StartAsync("a");
+        await fixture.EventuallyAsync("a", VmState.Starting);
+
+        fixture.Fleet.Get("a").Keeper.Tell(Akka.Actor.Kill.Instance, Akka.Actor.ActorRefs.NoSender);
+        await Assert.ThrowsAsync<FleetException>(() => starting.WaitAsync(VmFixture.Patience));
+        mayStart.Set();
+
+        await fixture.EventuallyAsync("a", VmState.Running);
+        Assert.Equal(2, fixture.Fleet.Get("a").Status.Runs);
+        Assert.DoesNotContain(fixture.Fleet.Journal.ReadAfter(0), e => e.Kind == "failed");
+    }
+
+    [Fact]
     public async Task A_redefinition_takes_effect_with_the_next_start_and_says_so()
     {
         await using var fixture = new FleetFixture();

@@ -28,6 +28,8 @@ internal sealed class FakeMicrovm : IMicrovm
         Nets = [new NetSpec { Id = "a", Backend = new NetBackend.User(new UserNetSettings()) }],
     };
 
+    public VmSpec? Described => null;
+
     public Task UpdateDeviceAsync(string device, object change)
     {
         if (DeviceRefusal is not null) return Task.FromException(DeviceRefusal);

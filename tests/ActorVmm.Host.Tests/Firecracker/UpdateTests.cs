@@ -103,6 +103,30 @@ public sealed class UpdateTests : IDisposable
         ], fake.Updates);
     }
 
+    [Fact]
+    public async Task A_hosted_vm_shows_what_its_host_has_described()
+    {
+        await using var host = new HostFixture();
+        host.Here.Write("disk", new string('x', 512));
+        var text = $$"""
+            host.firecracker-sockets = "{{host.Here.Path}}/fc"
+            vms { a { kernel.path = vmlinuz, memory.size-mib = 16, vcpus.count = 2, hypervisor = soft, start = manual
+                      block = [{ path = disk }], net = [{ user {} }] } }
+            """;
+        await host.StartAsync(text);
+        var socket = Path.Combine(host.Here.Path, "fc/a.sock");
+
+        const string Machine = "\"vcpu_count\":2,\"mem_size_mib\":16";
+        Assert.Contains(Machine, await TalkAsync(socket, "GET /machine-config HTTP/1.1\r\n\r\n"), StringComparison.Ordinal);
+        var whole = await TalkAsync(socket, "GET /vm/config HTTP/1.1\r\n\r\n");
+        foreach (var part in (string[])[Machine, "\"drive_id\":\"disk0\"", "\"iface_id\":\"net0\"", "vmlinuz\""])
+            Assert.Contains(part, whole, StringComparison.Ordinal);
+
+        host.Here.Write("fleet.conf", text.Replace("size-mib = 16", "size-mib = 17", StringComparison.Ordinal));
+        Assert.Equal(0, (await host.CommandAsync("reload")).Status);
+        Assert.Contains("\"mem_size_mib\":17", await TalkAsync(socket, "GET /machine-config HTTP/1.1\r\n\r\n"), StringComparison.Ordinal);
+    }
+
     /// <summary>As <c>run --api-sock</c> has it, down to the devices of a VM on the software CPU.</summary>
     [Fact]
     public async Task A_drive_of_a_running_vm_changes_its_file_over_the_socket()
@@ -117,7 +141,7 @@ public sealed class UpdateTests : IDisposable
         var hub = new ConsoleHub(ringBytes: 4096);
         var handle = await host.StartAsync(spec, new SoftHypervisor(), new VmConsole(hub, hub)).WaitAsync(HostFixture.Patience);
         var socket = Path.Combine(_here.Path, "api.sock");
-        await using (var session = new ApiSession(socket, "patched", isConfigurable: false, FirecrackerApi.MaxPayload))
+        await using (var session = new ApiSession(socket, "patched", spec, FirecrackerApi.MaxPayload))
         {
             session.Started(handle);
             Assert.Contains(" 8 sectors", await StateAsync(handle, "blk0"), StringComparison.Ordinal);
@@ -148,11 +172,14 @@ public sealed class UpdateTests : IDisposable
         static IEnumerable<InspectNode> Below(InspectNode node) => (node.Children ?? []).SelectMany(Below).Prepend(node);
     }
 
-    private static async Task<string> PatchAsync(string path, string endpoint, string body)
+    private static Task<string> PatchAsync(string path, string endpoint, string body) =>
+        TalkAsync(path, $"PATCH {endpoint} HTTP/1.1\r\nContent-Length: {body.Length}\r\n\r\n{body}");
+
+    private static async Task<string> TalkAsync(string path, string request)
     {
         using var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
         await socket.ConnectAsync(new UnixDomainSocketEndPoint(path)).WaitAsync(HostFixture.Patience);
-        await socket.SendAsync(Encoding.ASCII.GetBytes($"PATCH {endpoint} HTTP/1.1\r\nContent-Length: {body.Length}\r\n\r\n{body}"));
+        await socket.SendAsync(Encoding.ASCII.GetBytes(request));
         socket.Shutdown(SocketShutdown.Send);
         var answer = new StringBuilder();
         var buffer = new byte[4096];
