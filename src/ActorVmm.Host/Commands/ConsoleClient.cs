@@ -1,5 +1,7 @@
 using System.Net.WebSockets;
+using System.Text.Json;
 using System.Threading.Channels;
+using ActorVmm.Host.Api;
 using ActorVmm.Host.Client;
 using ActorVmm.Host.Terminal;
 
@@ -7,14 +9,15 @@ namespace ActorVmm.Host.Commands;
 
 /// <summary>
 /// <c>console</c>: this terminal on a VM's console, through the host. Leaving leaves the VM running. With input from a file or pipe its
-/// bytes are typed, and the end of the input detaches when the console has been quiet for a moment.
+/// bytes are typed, and the end of the input detaches when the console has been quiet for a moment. For machines, what is printed comes as
+/// <c>logs --json</c> gives it: a JSON string per line of the console.
 /// </summary>
 internal sealed class ConsoleClient(ConsoleDescriptors descriptors)
 {
     private const string Help = "Ctrl-A X  detach (the VM runs on)\r\nCtrl-A A  send Ctrl-A to the guest\r\nCtrl-A H  this help\r\n";
     private static readonly TimeSpan s_quiet = TimeSpan.FromSeconds(1);
 
-    public async Task RunAsync(HostClient host, string name, long? replay, CancellationToken cancel)
+    public async Task RunAsync(HostClient host, string name, long? replay, bool json, CancellationToken cancel)
     {
         var interactive = Libc.IsTerminal(descriptors.Input);
         using var socket = await host.ConsoleAsync(name, replay, cancel).ConfigureAwait(false);
@@ -27,7 +30,7 @@ internal sealed class ConsoleClient(ConsoleDescriptors descriptors)
             var typed = Channel.CreateBounded<byte[]>(16);
             var reader = new Thread(() => Pump(typed.Writer, interactive)) { IsBackground = true, Name = "console-input" };
             reader.Start();
-            var printing = new Printing(socket, descriptors.Output);
+            var printing = new Printing(socket, descriptors.Output, json);
             var output = printing.RunAsync(over.Token);
             var input = TypeAsync(socket, typed.Reader, over.Token);
             var first = await Task.WhenAny(output, input).ConfigureAwait(false);
@@ -103,11 +106,24 @@ internal sealed class ConsoleClient(ConsoleDescriptors descriptors)
     }
 
     /// <summary>What comes from the guest, on its way to the terminal.</summary>
-    private sealed class Printing(WebSocket socket, int fd)
+    private sealed class Printing(WebSocket socket, int fd, bool json)
     {
+        private readonly LineSplitter _lines = new();
         private long _last = System.Diagnostics.Stopwatch.GetTimestamp();
 
         public async Task<string> RunAsync(CancellationToken cancel)
+        {
+            try
+            {
+                return await PrintAsync(cancel).ConfigureAwait(false);
+            }
+            finally
+            {
+                if (json && _lines.Rest is { Length: > 0 } rest) PrintLine(rest); // a prompt, mostly
+            }
+        }
+
+        private async Task<string> PrintAsync(CancellationToken cancel)
         {
             var buffer = new byte[16 << 10];
             while (true)
@@ -115,9 +131,20 @@ internal sealed class ConsoleClient(ConsoleDescriptors descriptors)
                 var got = await socket.ReceiveAsync(buffer.AsMemory(), cancel).ConfigureAwait(false);
                 if (got.MessageType == WebSocketMessageType.Close) return socket.CloseStatusDescription ?? "";
                 Volatile.Write(ref _last, System.Diagnostics.Stopwatch.GetTimestamp());
-                if (!Libc.WriteAll(fd, buffer.AsSpan(0, got.Count))) return "nobody reads the output any more";
+                if (!Print(buffer.AsSpan(0, got.Count))) return "nobody reads the output any more";
             }
         }
+
+        private bool Print(ReadOnlySpan<byte> bytes)
+        {
+            if (!json) return Libc.WriteAll(fd, bytes);
+            foreach (var line in _lines.Take(bytes))
+                if (!PrintLine(line)) return false;
+            return true;
+        }
+
+        private bool PrintLine(string line) =>
+            Libc.WriteAll(fd, [.. JsonSerializer.SerializeToUtf8Bytes(line, ApiJson.Default.String), (byte)'\n']);
 
         public async Task QuietAsync(TimeSpan quiet, Task over)
         {

@@ -186,8 +186,9 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
         Require(replay, static value => value is >= 0, "0 or more");
         var command = Client("console", "Attaches to a VM's console; Ctrl-A X detaches, and the VM runs on.", [name, replay],
             (host, parsed, cancel) =>
-            new ConsoleClient(descriptors).RunAsync(host, parsed.GetValue(name)!, parsed.GetValue(replay), cancel), hasJson: false);
-        return Examples.Of(command, "actorvmm console web-0", "echo uname -r | actorvmm console --replay 0 web-0");
+            new ConsoleClient(descriptors).RunAsync(host, parsed.GetValue(name)!, parsed.GetValue(replay), parsed.GetValue(_json), cancel));
+        return Examples.Of(command, "actorvmm console web-0", "echo uname -r | actorvmm console --replay 0 web-0",
+            "echo uname -r | actorvmm console --json --replay 0 web-0");
     }
 
     private Command Top()
@@ -388,10 +389,9 @@ internal sealed class HostCommands(HostServices services, ConsoleDescriptors des
     private static string Escape(ParseResult parsed, Argument<string> name) => Uri.EscapeDataString(parsed.GetValue(name)!);
 
     private Command Client(string verb, string what, IEnumerable<Symbol> parts,
-        Func<HostClient, ParseResult, CancellationToken, Task> run, bool hasJson = true)
+        Func<HostClient, ParseResult, CancellationToken, Task> run)
     {
-        var command = new Command(verb, what) { _socket };
-        if (hasJson) command.Add(_json);
+        var command = new Command(verb, what) { _socket, _json };
         foreach (var part in parts)
         {
             if (part is Argument argument) command.Add(argument);

@@ -180,6 +180,7 @@ expect 'no JSON'                     152 'body'                                 
 expect_json 'a restart for machines' '.[0].runs == 2'                                     restart extra -t 0s --json
 wait_for 'the log of the second run' "$work/logs.out" '^!!$'
 [[ $(actorvmm console --replay 1 extra </dev/null) == '!' ]] || { echo 'the console does not replay'; exit 1; }
+[[ $(actorvmm console --json --replay 1 extra </dev/null) == '"!"' ]] || { echo 'the console has no JSON'; exit 1; }
 expect 'it runs on'                  0   'extra +running'                                 ps
 expect_json 'rm for machines'        '.[0] == "extra"'                                    rm -f extra --json
 wait "$watching" || { echo 'logs -f does not end with its VM'; cat "$work/logs.out"; exit 1; }

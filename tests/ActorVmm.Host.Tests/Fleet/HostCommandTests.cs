@@ -53,7 +53,6 @@ public sealed class HostCommandTests
     [InlineData("host --tcp-port 99999 --token-file tok", 153, "--tcp-port 99999: allowed is 0 to 65535")]
     [InlineData("start a/b", 153, "'a/b' is no VM's name")]
     [InlineData("rm ..", 153, "'..' is no VM's name")]
-    [InlineData("console a --json", 153, "--json")]
     [InlineData("create nix.json", 152, "cannot be read")]
     [InlineData("inject a kind=block-eoi", 152, "did you mean block-eio?")]
     [InlineData("inject b kind=block-eio", 33, "b is stopped: a fault needs a VM that runs")]
