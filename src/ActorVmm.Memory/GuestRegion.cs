@@ -11,8 +11,6 @@ public sealed unsafe partial class GuestRegion : IDisposable
     private const ulong PageSize = 4096;
 
     private const int MadviseDontNeed = 4;
-    private const int MadviseHugePage = 14;
-    private const ulong HugePage = 2 << 20;
 
     /// <summary>From here on huge pages are asked for: a guest that runs an operating system, which uses most of what it touches.</summary>
     private const ulong HugeFrom = 64 << 20;
@@ -49,20 +47,19 @@ public sealed unsafe partial class GuestRegion : IDisposable
     public static GuestRegion Map(GuestAddress start, ulong size)
     {
         var huge = size >= HugeFrom;
-        var mapped = size + (2 * Guard) + (huge ? HugePage : 0);
+        var mapped = size + (2 * Guard) + (huge ? HugePages.Size : 0UL);
         // SAFETY: a fresh anonymous mapping chosen by the kernel; no existing memory is touched, and what is made accessible lies within it.
         var mapping = (byte*)MMap(null, (nuint)mapped, ProtNone, MapPrivateAnonymousNoReserve, -1, 0);
         if ((nint)mapping == -1) throw Refused(size);
         var host = mapping + Guard;
-        if (huge) host = (byte*)(((nuint)host + (nuint)HugePage - 1) & ~((nuint)HugePage - 1));
+        if (huge) host = (byte*)HugePages.Align((nuint)host);
         if (MProtect(host, (nuint)size, ProtReadWrite) != 0)
         {
             var refused = Refused(size);
             _ = MUnmap(mapping, (nuint)mapped);
             throw refused;
         }
-        // SAFETY: advice on the new mapping. It saves the host's own TLB; a host without huge pages says no, and all works as well.
-        if (huge) _ = MAdvise(host, (nuint)size, MadviseHugePage);
+        if (huge) HugePages.Ask(host, (nuint)size);
         return new GuestRegion(start, size, host, (nint)mapping, mapped);
     }
 

@@ -17,14 +17,20 @@ public static unsafe partial class HugePages
     /// <param name="memory">Memory that does not move: a mapping, or a pinned array.</param>
     public static void Ask(Span<byte> memory)
     {
-        fixed (byte* start = memory)
-        {
-            var first = ((nuint)start + Size - 1) & ~((nuint)Size - 1);
-            var end = ((nuint)start + (nuint)memory.Length) & ~((nuint)Size - 1);
-            // SAFETY: advice on whole pages within the caller's memory; it changes nothing of what is in them (madvise(2)).
-            if (first < end) _ = MAdvise((void*)first, end - first, MadviseHugePage);
-        }
+        fixed (byte* start = memory) Ask(start, (nuint)memory.Length);
     }
+
+    /// <summary>The same for a mapping, which may be longer than a span.</summary>
+    internal static void Ask(byte* start, nuint length)
+    {
+        var first = Align((nuint)start);
+        var end = ((nuint)start + length) & ~((nuint)Size - 1);
+        // SAFETY: advice on whole pages within the caller's memory; it changes nothing of what is in them (madvise(2)).
+        if (first < end) _ = MAdvise((void*)first, end - first, MadviseHugePage);
+    }
+
+    /// <summary>The first address from <paramref name="address"/> on at which one may begin.</summary>
+    internal static nuint Align(nuint address) => (address + Size - 1) & ~((nuint)Size - 1);
 
     [LibraryImport("libc", EntryPoint = "madvise", SetLastError = true)]
     private static partial int MAdvise(void* address, nuint length, int advice);

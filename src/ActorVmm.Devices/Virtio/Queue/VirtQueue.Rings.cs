@@ -122,16 +122,16 @@ public sealed partial class VirtQueue
         var (before, now) = ((ushort)_ledger.Signalled, (ushort)_ledger.Published);
         // Between the used index and what the driver says about interrupts: it writes its wish, fences, and reads the index.
         Interlocked.MemoryBarrier();
-        if (!_memory.TrySlice(_ledger.Setup.Available, AvailableBytes, out var ring)) return Break(QueueFault.RingLost);
         bool wanted;
         if (_eventIndex)
         {
-            var wish = Volatile.Read(ref Word(ring[(RingHeader + 2 * _size)..]));
+            if (!TryReadInterruptWish(out var wish)) return Break(QueueFault.RingLost);
             // The driver's wish was passed in this step (vring_need_event, virtio 1.2 §2.7.10.1).
             wanted = (ushort)(now - wish - 1) < (ushort)(now - before);
         }
         else
         {
+            if (!_memory.TrySlice(_ledger.Setup.Available, AvailableBytes, out var ring)) return Break(QueueFault.RingLost);
             wanted = (Volatile.Read(ref Word(ring)) & NoInterrupt) == 0;
         }
 
