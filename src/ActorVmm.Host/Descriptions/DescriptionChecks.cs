@@ -6,7 +6,7 @@ namespace ActorVmm.Host.Descriptions;
 /// <summary>Checks that both dialects share.</summary>
 internal static partial class DescriptionChecks
 {
-    [GeneratedRegex("^[A-Za-z0-9_-]{1,64}$", RegexOptions.CultureInvariant | RegexOptions.NonBacktracking)]
+    [GeneratedRegex(@"\A[A-Za-z0-9_-]{1,64}\z", RegexOptions.CultureInvariant)]
     private static partial Regex NamePattern();
 
     public static bool IsName(string name) => NamePattern().IsMatch(name);

@@ -14,7 +14,7 @@ internal static partial class FirecrackerDevices
 {
     private const ulong U32 = uint.MaxValue;
 
-    [GeneratedRegex("^[A-Za-z0-9_]+$", RegexOptions.CultureInvariant | RegexOptions.NonBacktracking | RegexOptions.ExplicitCapture)]
+    [GeneratedRegex(@"\A[A-Za-z0-9_]+\z", RegexOptions.CultureInvariant)]
     private static partial Regex IdPattern();
 
     /// <returns>The devices that this version has.</returns>

@@ -29,8 +29,7 @@ internal sealed partial class DebianPackages
     public DebianPackages(string privateDirectory, IGuestProgress progress) =>
         (_privateDirectory, _progress) = (privateDirectory, progress);
 
-    [GeneratedRegex(@"^(?<name>linux-image-[0-9][a-z0-9.+~-]*-cloud-amd64)\b",
-        RegexOptions.CultureInvariant | RegexOptions.NonBacktracking)]
+    [GeneratedRegex(@"^(?<name>linux-image-[0-9][a-z0-9.+~-]*-cloud-amd64)\b", RegexOptions.CultureInvariant)]
     private static partial Regex VersionedKernel();
 
     /// <exception cref="GuestException">This is no Debian.</exception>

@@ -38,7 +38,7 @@ internal sealed unsafe class BlockCache : IDisposable
     }
 
     /// <summary>The compiler tier, where there is one: it hears which blocks end.</summary>
-    public Compiler.CompiledTier? Tier { get; set; }
+    public Compiler.CompiledTier? Tier { get; init; }
 
     /// <summary>Called when all blocks are forgotten.</summary>
     public Action? Cleared { get; init; }

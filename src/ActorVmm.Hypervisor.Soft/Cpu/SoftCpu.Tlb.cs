@@ -12,7 +12,7 @@ internal sealed unsafe partial class SoftCpu
     /// <summary>Address spaces remembered; Linux uses six.</summary>
     private const int MaxContexts = 8;
 
-    private readonly TlbSet _supervisor = new();
+    private readonly TlbSet _supervisor;
     private readonly List<TlbSet> _users = [];
     private readonly TlbEntry* _noEntries = EmptyTable();
     private TlbSet? _user;
@@ -26,6 +26,8 @@ internal sealed unsafe partial class SoftCpu
         for (var i = 0; i < Mem.TlbSize; i++) table[i] = new TlbEntry { Tag = TlbEntry.Invalid };
         return table;
     }
+
+    private byte* ToZero => _tier == null ? null : _tier.ToZero;
 
     /// <summary>Times that jumps of compiled code were forgotten.</summary>
     private ulong JumpFlushes
@@ -58,7 +60,7 @@ internal sealed unsafe partial class SoftCpu
         var set = FindUser(context);
         if (set == null && _users.Count < MaxContexts)
         {
-            set = new TlbSet { Context = context };
+            set = new TlbSet(ToZero) { Context = context };
             _users.Add(set);
         }
         if (set == null)

@@ -22,13 +22,16 @@ internal sealed unsafe partial class SoftCpu : IDisposable
         NativeMemory.Clear(_s, (nuint)sizeof(CpuState));
         _self = GCHandle.Alloc(this);
         _s->Owner = GCHandle.ToIntPtr(_self);
+        if (machine.CompileThreshold > 0)
+        {
+            if (machine.Options.LockStep) _lockStep = new LockStep(machine);
+            _tier = CompiledTier.TryCreate(machine, _s, _translator, out var refusal);
+            if (_tier != null) _translator.CompileThreshold = machine.CompileThreshold;
+            else machine.NoteNoCompiler(refusal!);
+        }
+        _supervisor = new TlbSet(ToZero);
         SelectTlbs();
-        _blocks = new BlockCache(machine.Ram, _s) { Cleared = ForgetJumps };
-        if (machine.CompileThreshold <= 0) return;
-        if (machine.Options.LockStep) _lockStep = new LockStep(machine);
-        _tier = _blocks.Tier = CompiledTier.TryCreate(machine, _s, _translator, out var refusal);
-        if (_tier != null) _translator.CompileThreshold = machine.CompileThreshold;
-        else machine.NoteNoCompiler(refusal!);
+        _blocks = new BlockCache(machine.Ram, _s) { Cleared = ForgetJumps, Tier = _tier };
     }
 
     public int Id { get; }

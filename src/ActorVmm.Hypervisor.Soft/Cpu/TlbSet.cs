@@ -16,6 +16,7 @@ internal sealed unsafe class TlbSet : IDisposable
     private const int FilterBits = 1 << 16;
 
     private readonly TlbEntry* _entries;
+    private readonly byte* _toZero;
     private readonly byte[] _shift = new byte[Slots];
     private readonly byte[] _listed = new byte[Slots]; // 1: in _local, 2: in _global
     private readonly ushort[] _local = new ushort[Slots];
@@ -28,13 +29,15 @@ internal sealed unsafe class TlbSet : IDisposable
     private ulong _hugePages; // 1 GiB
     private bool _localCode;
 
-    public TlbSet()
+    /// <param name="toZero">See <see cref="Stubs.ToZero"/>; null without a compiler.</param>
+    public TlbSet(byte* toZero)
     {
         // SAFETY: three tables of TlbSize entries and one of jumps, freed in Dispose; every index is masked to its table.
         _entries = (TlbEntry*)NativeMemory.AlignedAlloc((nuint)(Slots * sizeof(TlbEntry)), 64);
         for (var i = 0; i < Slots; i++) _entries[i] = new TlbEntry { Tag = TlbEntry.Invalid };
-        Jumps = (byte*)NativeMemory.AlignedAlloc(JumpCache.TableBytes, 64);
-        JumpCache.Empty(Jumps);
+        Jumps = (byte*)NativeMemory.AlignedAlloc(JumpCache.Bytes, 64);
+        JumpCache.Empty(Jumps, toZero);
+        _toZero = toZero;
     }
 
     /// <summary>The process-context identifier whose entries these are (user sets).</summary>
@@ -127,7 +130,7 @@ internal sealed unsafe class TlbSet : IDisposable
     public void FlushJumps()
     {
         JumpFlushes++;
-        JumpCache.Empty(Jumps);
+        JumpCache.Empty(Jumps, _toZero);
     }
 
     /// <summary>Drops the entries of one page; of a large page every entry that came from it (SDM Vol. 3 §4.10.4.1).</summary>

@@ -86,6 +86,7 @@ public sealed class NativeDialectTests : IDisposable
     [InlineData("clock = later", "clock = later: allowed is one of host, virtual")]
     [InlineData("hypervisor = xen", "hypervisor = xen: allowed is one of auto, kvm, soft")]
     [InlineData("name = \"a/b\"", "name = a/b: allowed are 1 to 64 letters, digits, '-' and '_'")]
+    [InlineData("name = \"ab\\n\"", "allowed are 1 to 64 letters, digits, '-' and '_'")]
     [InlineData("seed = -1", "seed = -1: allowed is a whole number")]
     [InlineData("kernel.entry = fast", "kernel.entry = fast: allowed is one of auto, elf64, pvh, bzimage, payload")]
     [InlineData("kernel.load-address = 0x10000000", "is outside the guest's 256 MiB of memory")]

@@ -134,6 +134,66 @@ public sealed unsafe class CompiledCodeTests
         Assert.Equal(40UL * 41 / 2, b.S->Regs[0]);
     }
 
+    public enum Way
+    {
+        Jump,
+        Call,
+        Return,
+    }
+
+    public static TheoryData<int, Way, ulong> WaysOut()
+    {
+        var data = new TheoryData<int, Way, ulong>();
+        foreach (var threshold in (int[])[0, 1, 5])
+            foreach (var way in Enum.GetValues<Way>())
+                foreach (var target in (ulong[])[1UL << 63, 1UL << 63 | 0x10, 0x8000_0000_0000, 0xFFFF_7FFF_FFFF_FFFF])
+                    data.Add(threshold, way, target);
+        return data;
+    }
+
+    /// <summary>Whatever compiled code keeps about jumps, no value in it leads anywhere (SDM Vol. 2, JMP, CALL, RET: #GP(0)).</summary>
+    [Theory]
+    [MemberData(nameof(WaysOut))]
+    public void A_target_that_is_not_canonical_faults_where_the_jump_stands(int threshold, Way way, ulong target)
+    {
+        const ulong handler = 0x1_8000;
+        using var b = new SystemBench(threshold).Long();
+        b.Gate64(Vector.Gp, Code64, handler);
+        b.Place(64, c =>
+        {
+            c.pop(rbx); // the error code
+            c.mov(rdi, __[rsp]);
+            c.mov(rsi, __[rsp + 24]);
+            c.mov(__[rsp], r12);
+            c.iretq();
+        }, handler);
+        b.RunToHalt(64, c =>
+        {
+            var (again, hop, after) = (c.CreateLabel(), c.CreateLabel(), c.CreateLabel());
+            c.mov(ecx, 20);
+            c.lea(r12, __[after]);
+            c.mov(rax, target);
+            c.Label(ref again);
+            c.mov(rsp, Stack - 64);
+            c.mov(__[rsp], rax);
+            c.jmp(hop);
+            c.Label(ref hop);
+            if (way == Way.Jump) c.jmp(rax);
+            else if (way == Way.Call) c.call(rax);
+            else c.ret();
+            c.Label(ref after);
+            c.lea(rdx, __[hop]);
+            c.sub(rdi, rdx);
+            c.or(r14, rdi);
+            c.or(r15, rbx);
+            c.dec(ecx);
+            c.jne(again);
+            c.hlt();
+        });
+        Assert.Equal((0UL, 0UL), (b.S->Regs[14], b.S->Regs[15]));
+        Assert.Equal(Stack - 64, b.S->Regs[6]);
+    }
+
     public enum Flush
     {
         Page,
@@ -196,6 +256,110 @@ public sealed unsafe class CompiledCodeTests
             c.hlt();
         });
         Assert.Equal(10UL * 20 * 3, b.S->Regs[0]); // ten of twenty rounds each call procedure 1 or 2 twenty times
+    }
+
+    /// <summary>A procedure maps other code where its call stands, and returns there.</summary>
+    [Theory]
+    [InlineData(0, Flush.Page)]
+    [InlineData(1, Flush.Page)]
+    [InlineData(5, Flush.Page)]
+    [InlineData(0, Flush.Cr3)]
+    [InlineData(1, Flush.Cr3)]
+    [InlineData(5, Flush.Cr3)]
+    public void A_return_finds_what_is_mapped_behind_its_call_by_then(int threshold, Flush flush)
+    {
+        using var b = new SystemBench(threshold).Long();
+        const ulong window = 0xC0_0000; // entry 6
+        for (var n = 1; n <= 2; n++)
+        {
+            var value = n;
+            b.Place(64, c =>
+            {
+                c.call(r10);
+                c.add(rax, value);
+                c.jmp(r12);
+            }, (ulong)n * 0x20_0000);
+        }
+        b.Write(PageDirectory + 6 * 8, 0x20_0000UL | (ulong)LargePage);
+        b.Place(64, c =>
+        {
+            c.test(ecx, 3); // now and then it stays as it is
+            var same = c.CreateLabel();
+            c.je(same);
+            c.xor(__qword_ptr[PageDirectory + 6 * 8], 0x60_0000);
+            if (flush == Flush.Page)
+            {
+                c.invlpg(__byte_ptr[r8]);
+            }
+            else
+            {
+                c.mov(rdx, cr3);
+                c.mov(cr3, rdx);
+            }
+            c.Label(ref same);
+            c.ret();
+        }, Procedure);
+        b.RunToHalt(64, c =>
+        {
+            var (again, after) = (c.CreateLabel(), c.CreateLabel());
+            c.xor(eax, eax);
+            c.mov(ecx, 80);
+            c.mov(r8, window);
+            c.mov(r10, (ulong)Procedure);
+            c.lea(r12, __[after]);
+            c.Label(ref again);
+            c.jmp(r8);
+            c.Label(ref after);
+            c.dec(ecx);
+            c.jne(again);
+            c.hlt();
+        });
+        var (sum, now) = (0, 1);
+        for (var round = 80; round > 0; round--) sum += now = round % 4 == 0 ? now : 3 - now;
+        Assert.Equal((ulong)sum, b.S->Regs[0]);
+    }
+
+    /// <summary>Addresses that no call pushed, 0 among them, with what is known of returns fresh, full and emptied.</summary>
+    [Theory]
+    [MemberData(nameof(Thresholds))]
+    public void A_return_without_a_call_goes_where_the_stack_says(int threshold)
+    {
+        using var b = new SystemBench(threshold).Long();
+        b.Place(64, c =>
+        {
+            c.inc(rax);
+            c.jmp(r12);
+        }, 0);
+        b.Place(64, c => c.ret(), Procedure);
+        b.RunToHalt(64, c =>
+        {
+            var (again, back, chain) = (c.CreateLabel(), c.CreateLabel(), c.CreateLabel());
+            c.xor(eax, eax);
+            c.mov(ecx, 40);
+            c.lea(r12, __[back]);
+            c.Label(ref again);
+            c.push(0);
+            c.ret();
+            c.Label(ref back);
+            c.call(Procedure); // its slot is the one of the next RET
+            c.lea(rdx, __[chain]);
+            c.push(rdx);
+            c.push((int)Procedure);
+            c.ret();
+            c.Label(ref chain);
+            c.add(rax, 0x100);
+            c.test(ecx, 3);
+            var keep = c.CreateLabel();
+            c.jne(keep);
+            c.mov(rdx, cr3);
+            c.mov(cr3, rdx);
+            c.Label(ref keep);
+            c.dec(ecx);
+            c.jne(again);
+            c.hlt();
+        });
+        Assert.Equal(40UL * 0x101, b.S->Regs[0]);
+        Assert.Equal(Stack, b.S->Regs[4]);
     }
 
     [Theory]

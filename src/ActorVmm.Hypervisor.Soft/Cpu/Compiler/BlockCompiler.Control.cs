@@ -3,8 +3,8 @@ using Iced.Intel;
 namespace ActorVmm.Hypervisor.Soft.Cpu.Compiler;
 
 /// <summary>
-/// Jumps, calls, the stack, and what tests a condition. Jumps within the page go straight to the code of the next block; all others ask the
-/// jump cache by virtual address.
+/// Jumps, calls, the stack, and what tests a condition. Jumps within the page go straight to the code of the next block; returns go where
+/// their call said; all others ask the jump cache by virtual address.
 /// </summary>
 internal sealed unsafe partial class BlockCompiler
 {
@@ -165,7 +165,17 @@ internal sealed unsafe partial class BlockCompiler
         JumpCached();
     }
 
-    /// <summary>Jumps to the address in RAX through the jump cache.</summary>
+    /// <summary>Leaves to tier 0, which raises the fault, where the address in RAX is none. Uses RCX.</summary>
+    private void BailUnlessCanonical()
+    {
+        _e.Move(8, Host.Rcx, Host.Rax);
+        _e.Shift(7, 8, Host.Rcx, 47);
+        _e.AluImmediate(AluAdd, 8, Host.Rcx, 1);
+        _e.AluImmediate(AluCmp, 8, Host.Rcx, 1);
+        BailIf(7);
+    }
+
+    /// <summary>Jumps to the address in RAX, which is canonical, through the jump cache.</summary>
     private void JumpCached()
     {
         ProbeJumpCache();
@@ -225,7 +235,12 @@ internal sealed unsafe partial class BlockCompiler
         else
         {
             if (!TryTarget(i)) return false;
-            JumpCached();
+            ProbeJumpCache();
+            var missed = _e.JumpIf(5);
+            EnterCached();
+            _e.Bind(missed);
+            BailUnlessCanonical();
+            _e.JumpTo(_stubs.Dispatch);
         }
         _ended = true;
         return true;
@@ -260,6 +275,7 @@ internal sealed unsafe partial class BlockCompiler
         else
         {
             if (!TryTarget(i)) return false;
+            BailUnlessCanonical();
             _e.Store(8, RegisterMap.At(RegisterMap.Transfer), Host.Rax);
         }
         ProbePush();
@@ -267,6 +283,7 @@ internal sealed unsafe partial class BlockCompiler
         _e.Lea(Host.Rdx, new HostAddress(Host.Rdx, (int)(i.NextIP - _page)));
         _e.Store(8, new HostAddress(Host.Rax), Host.Rdx);
         MoveStack(-8);
+        NoteReturn(i.NextIP - _page);
         _ended = true;
         if (direct)
         {
@@ -278,6 +295,7 @@ internal sealed unsafe partial class BlockCompiler
         return true;
     }
 
+    /// <summary>By the return that its call left; else as any jump. A target that is not canonical faults here (SDM Vol. 2 RET).</summary>
     private bool Return(in Instruction i)
     {
         var drop = i.OpCount > 0 ? i.Immediate16 : 0;
@@ -287,20 +305,36 @@ internal sealed unsafe partial class BlockCompiler
         _e.Move(8, Host.Rax, StackPointer);
         Probe(8, write: false);
         _e.Load(8, Host.Rax, new HostAddress(Host.Rax));
-        ProbeJumpCache();
-        var missed = _e.JumpIf(5);
+        FindReturn();
+        _e.Alu(AluCmp, 8, Host.Rax, new HostAddress(Host.Rcx, JumpCache.ReturnAddress));
+        var other = _e.JumpIf(5);
         MoveStack(8 + drop);
-        EnterCached();
-        // A target that is not canonical faults at the RET: tier 0 does that.
-        _e.Bind(missed);
-        _e.Move(8, Host.Rcx, Host.Rax);
-        _e.Shift(7, 8, Host.Rcx, 47);
-        _e.AluImmediate(AluAdd, 8, Host.Rcx, 1);
-        _e.AluImmediate(AluCmp, 8, Host.Rcx, 1);
-        BailIf(7);
+        _e.AluImmediate(AluAnd, 8, Host.Rax, -4096);
+        _e.Store(8, RegisterMap.At(RegisterMap.Page), Host.Rax);
+        _e.JumpMemory(new HostAddress(Host.Rcx, JumpCache.ReturnCode));
+        _e.Bind(other);
+        BailUnlessCanonical();
         MoveStack(8 + drop);
-        _e.JumpTo(_stubs.Dispatch);
+        JumpCached();
         _ended = true;
         return true;
+    }
+
+    /// <summary>RCX = the slot of the return whose address lies on top of the stack.</summary>
+    private void FindReturn()
+    {
+        _e.Move(4, Host.Rcx, StackPointer);
+        _e.AluImmediate(AluAnd, 4, Host.Rcx, JumpCache.ReturnMask);
+        _e.Alu(AluAdd, 8, Host.Rcx, RegisterMap.At(RegisterMap.JumpCache));
+    }
+
+    /// <summary>RDX = the address of the instruction behind a call, which was pushed: leaves it, and the code that goes on there.</summary>
+    private void NoteReturn(ulong displacement)
+    {
+        if (displacement >= 0x1000) return; // in another page, of which this code knows nothing
+        FindReturn();
+        _e.Store(8, new HostAddress(Host.Rcx, JumpCache.ReturnAddress), Host.Rdx);
+        _returns.Add(new Edge((nuint)_e.LeaCode(Host.Rdx), (int)displacement));
+        _e.Store(8, new HostAddress(Host.Rcx, JumpCache.ReturnCode), Host.Rdx);
     }
 }

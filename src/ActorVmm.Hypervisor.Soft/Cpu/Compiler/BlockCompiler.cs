@@ -34,6 +34,7 @@ internal sealed unsafe partial class BlockCompiler
     private readonly Departures _departures;
     private readonly List<Bail> _bails = [];
     private readonly List<Edge> _edges = [];
+    private readonly List<Edge> _returns = [];
     private readonly List<(int Instruction, nuint Address)> _resumes = [];
     private readonly int[] _firstOp = new int[BlockBuilder.MaxInstructions + 1];
     private Block* _block;
@@ -68,6 +69,7 @@ internal sealed unsafe partial class BlockCompiler
         (_start, _page, _ended) = (rip, rip & ~0xFFFUL, false);
         _bails.Clear();
         _edges.Clear();
+        _returns.Clear();
         _resumes.Clear();
         _translator.DecodeAgain(code, rip, block->Count);
         FindOps();
@@ -187,6 +189,11 @@ internal sealed unsafe partial class BlockCompiler
             _e.Store(8, RegisterMap.At(RegisterMap.Handler), Host.Rax);
             StoreRip();
             _e.JumpTo(_stubs.LeaveDisplaced);
+        }
+        foreach (var back in _returns)
+        {
+            _e.Bind((int*)back.Distance);
+            EdgeTo(back.Displacement, _e.Jump());
         }
         foreach (var edge in _edges)
         {

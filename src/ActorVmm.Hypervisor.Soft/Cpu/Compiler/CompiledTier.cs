@@ -34,7 +34,9 @@ internal sealed unsafe class CompiledTier : IDisposable
         s->FixFlags = &CompiledFlags.Fix;
         s->FixFlagsThenHandler = &CompiledFlags.FixThenHandler;
         _emitter.Begin(memory.Write, memory.Write + memory.Size, memory.Delta);
-        _compiler = new BlockCompiler(translator, Stubs.Emit(_emitter), _emitter, _departures);
+        var stubs = Stubs.Emit(_emitter);
+        ToZero = stubs.ToZero;
+        _compiler = new BlockCompiler(translator, stubs, _emitter, _departures);
         _firstCode = _nextCode = _emitter.At;
         _nextLink = _links;
     }
@@ -51,6 +53,9 @@ internal sealed unsafe class CompiledTier : IDisposable
 
     /// <summary>What compiled code leaves for.</summary>
     public Departures Departures => _departures;
+
+    /// <summary>See <see cref="Stubs.ToZero"/>.</summary>
+    public byte* ToZero { get; }
 
     /// <summary>Blocks compiled since the start.</summary>
     public ulong Compilations { get; private set; }

@@ -34,6 +34,9 @@ internal sealed unsafe class Stubs
     /// <summary>RAX = target: goes there through the code TLB and the block table, or leaves.</summary>
     public byte* Dispatch { get; private init; }
 
+    /// <summary>Goes on at address 0, with the page of it noted.</summary>
+    public byte* ToZero { get; private init; }
+
     public static Stubs Emit(Emitter e)
     {
         var resume = e.Here;
@@ -47,7 +50,14 @@ internal sealed unsafe class Stubs
         var dispatch = e.Here;
         EmitDispatch(e, leave);
         var restore = EmitRestoreFlags(e);
-        return new Stubs { RestoreFlags = restore, EnterBlock = enter, Resume = resume, Leave = leave, LeaveDisplaced = leaveDisplaced, Dispatch = dispatch };
+        var toZero = e.Here;
+        e.Alu(6, 4, Host.Rax, Host.Rax);
+        e.JumpTo(dispatch);
+        return new Stubs
+        {
+            RestoreFlags = restore, EnterBlock = enter, Resume = resume, Leave = leave, LeaveDisplaced = leaveDisplaced, Dispatch = dispatch,
+            ToZero = toZero,
+        };
     }
 
     private static HostAddress FromStart(int offset) => new(Host.Rdi, offset);

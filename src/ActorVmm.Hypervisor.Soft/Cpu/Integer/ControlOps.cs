@@ -237,10 +237,21 @@ internal static unsafe class ControlOps
         next->Fn(s, next);
     }
 
+    /// <summary>A non-canonical target faults at the instruction that names it (SDM Vol. 2 JMP, CALL, RET).</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static bool IsTarget(CpuState* s, Op* op, ulong target)
+    {
+        if (SoftCpu.IsCanonical(target)) return true;
+        Flow.Raise(s, op, Vector.Gp, 0);
+        return false;
+    }
+
     [MethodImpl(Hot)]
     public static void JumpReg(CpuState* s, Op* op)
     {
-        s->Rip = *(ulong*)((byte*)s + op->Src);
+        var target = *(ulong*)((byte*)s + op->Src);
+        if (!IsTarget(s, op, target)) return;
+        s->Rip = target;
         var next = Dispatch(s);
         next->Fn(s, next);
     }
@@ -249,7 +260,7 @@ internal static unsafe class ControlOps
     public static void JumpMem(CpuState* s, Op* op)
     {
         var target = Width<ulong>.Read(s, op, AtAny.Of(s, op));
-        if (s->Abort != Abort.None) return;
+        if (s->Abort != Abort.None || !IsTarget(s, op, (ulong)target)) return;
         s->Rip = (ulong)target;
         var next = Dispatch(s);
         next->Fn(s, next);
@@ -259,6 +270,7 @@ internal static unsafe class ControlOps
     public static void CallReg(CpuState* s, Op* op)
     {
         var target = *(ulong*)((byte*)s + op->Src);
+        if (!IsTarget(s, op, target)) return;
         var sp = s->Regs[4] - 8;
         var back = s->Rip + (ulong)op->NextOffset;
         Width<ulong>.Write(s, op, sp, (long)back);
@@ -274,7 +286,7 @@ internal static unsafe class ControlOps
     public static void CallMem(CpuState* s, Op* op)
     {
         var target = Width<ulong>.Read(s, op, AtAny.Of(s, op));
-        if (s->Abort != Abort.None) return;
+        if (s->Abort != Abort.None || !IsTarget(s, op, (ulong)target)) return;
         var sp = s->Regs[4] - 8;
         var back = s->Rip + (ulong)op->NextOffset;
         Width<ulong>.Write(s, op, sp, (long)back);
@@ -286,17 +298,12 @@ internal static unsafe class ControlOps
         next->Fn(s, next);
     }
 
-    /// <summary>RET, with <c>Imm</c> more bytes to drop. A non-canonical target faults here, at the RET (SDM Vol. 2 RET).</summary>
+    /// <summary>RET, with <c>Imm</c> more bytes to drop.</summary>
     [MethodImpl(Hot)]
     public static void Return(CpuState* s, Op* op)
     {
         var target = Width<ulong>.Read(s, op, s->Regs[4]);
-        if (s->Abort != Abort.None) return;
-        if ((ulong)(target >> 47) + 1 > 1)
-        {
-            Flow.Raise(s, op, Vector.Gp, 0);
-            return;
-        }
+        if (s->Abort != Abort.None || !IsTarget(s, op, (ulong)target)) return;
         s->Regs[4] += 8 + (ulong)op->Imm;
         s->Rip = (ulong)target;
         var top = s->ReturnTop;
