@@ -1,3 +1,4 @@
+using System.ComponentModel;
 using ActorVmm.Bench;
 
 (string Name, string What, Func<string[], int> Run)[] benchmarks =
@@ -20,7 +21,18 @@ using ActorVmm.Bench;
 ];
 
 if (args.Length > 0 && benchmarks.FirstOrDefault(b => string.Equals(b.Name, args[0], StringComparison.Ordinal)) is { Run: { } run })
-    return run(args[1..]);
+{
+    try
+    {
+        return run(args[1..]);
+    }
+    catch (Win32Exception refused)
+    {
+        // A program that is not there, or an argument in another one's place.
+        Console.Error.WriteLine(refused.Message);
+        return 2;
+    }
+}
 
 Console.Error.WriteLine("usage: dotnet run -c Release --project bench/ActorVmm.Bench -- NAME");
 foreach (var (name, what, _) in benchmarks) Console.Error.WriteLine($"  {name,-12} {what}");

@@ -362,6 +362,51 @@ public sealed unsafe class CompiledCodeTests
         Assert.Equal(Stack, b.S->Regs[4]);
     }
 
+    /// <summary>Whoever allocates may be the one to collect garbage: that would stop the vCPU for many times as long as any block takes.</summary>
+    [Fact]
+    public void Neither_translating_nor_compiling_allocates()
+    {
+        const ulong second = SystemBench.Code + 0x8000;
+        const int blocks = 200;
+        using var b = new SystemBench(1).Long();
+        static void Program(Assembler c)
+        {
+            c.mov(r9, SystemBench.Code);
+            c.lea(r8, __[rsp - 0x1000]);
+            for (var n = 0; n < blocks; n++)
+            {
+                var (next, over) = (c.CreateLabel(), c.CreateLabel());
+                c.mov(rax, __[r8 + 8 * n]);
+                c.add(rax, n);
+                c.mov(__[r8 + 8 * n], rax);
+                c.push(rax);
+                c.fninit(); // left to tier 0
+                c.pop(rdx);
+                c.cmp(rdx, rax);
+                c.jne(over);
+                c.call(next);
+                c.Label(ref over);
+                c.nop();
+                c.Label(ref next);
+                c.add(rsp, 8);
+                c.inc(r10);
+            }
+            c.hlt();
+        }
+        b.RunToHalt(64, Program);
+        b.Place(64, Program, second);
+        b.Cpu.Activity = VcpuActivity.Running;
+        b.S->Rip = second;
+        var compiled = b.Cpu.Tier!.Compilations;
+        var before = GC.GetAllocatedBytesForCurrentThread();
+        var exit = b.Vcpu.Run();
+        var allocated = GC.GetAllocatedBytesForCurrentThread() - before;
+        Assert.Equal(VcpuExitKind.Halted, exit);
+        Assert.Equal(2UL * blocks, b.S->Regs[10]);
+        Assert.True(b.Cpu.Tier.Compilations - compiled >= blocks, $"{b.Cpu.Tier.Compilations - compiled} blocks compiled");
+        Assert.Equal(0, allocated);
+    }
+
     [Theory]
     [MemberData(nameof(Thresholds))]
     public void A_device_that_writes_into_code_changes_it(int threshold)

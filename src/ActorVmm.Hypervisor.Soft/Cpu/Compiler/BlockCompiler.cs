@@ -179,7 +179,7 @@ internal sealed unsafe partial class BlockCompiler
             StoreVectors(bail.Vectors);
             var op = Block.Ops(_block) + bail.Op;
             _e.MoveImmediate(Host.Rdx, (long)op);
-            if (!_resumes.Exists(resume => _firstOp[resume.Instruction] == bail.Op))
+            if (!ResumesAt(bail.Op))
             {
                 _e.JumpTo(tail);
                 continue;
@@ -215,6 +215,14 @@ internal sealed unsafe partial class BlockCompiler
             _e.MoveImmediate(Host.Rax, (long)address);
             _e.JumpTo(_stubs.Resume);
         }
+    }
+
+    // Not a predicate: the vCPU's thread allocates nothing, or it would be the one to collect garbage, which stops it for longer than any block.
+    private bool ResumesAt(int op)
+    {
+        foreach (var (instruction, _) in _resumes)
+            if (_firstOp[instruction] == op) return true;
+        return false;
     }
 
     private void StoreRip()
